@@ -1,0 +1,357 @@
+"""A channel: one protocol between two peers. Knows its life, its messages and its hooks.
+
+Which number it has, whom it is paired with and how its bytes travel is the mux's affair; the
+channel asks for that through its `Link`.
+
+The life of a channel:
+
+    state      event                                  next
+    CREATED    open()                                 OPENING
+    OPENING    the peer's open                        OPEN       on_open
+    CREATED    close(), stream lost                   CLOSED     on_close
+    OPENING    close(), peer's reject, stream lost    CLOSED     on_close
+    OPEN       close(), peer's close, stream lost     CLOSED     on_close
+    CLOSED     the last of its hooks has ended        DESTROYED  on_destroy
+
+`_TRANSITIONS` holds the same table; no state is entered but through it. Messages can be sent
+from OPENING on: the peer holds them until its own side is open.
+
+A hook that raises destroys the stream with its error. Once the channel is closed there may be
+no stream left to destroy, so the error is only logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from enum import Enum, auto
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
+
+from protomux.encoding import BytesLike, Encoding, raw, uint
+from protomux.errors import StreamClosed
+from protomux.hooks import is_pending, settle
+
+__all__ = ["Channel", "Link", "Message", "MessageSpec", "OnMessage"]
+
+_log = logging.getLogger("protomux")
+
+T = TypeVar("T")
+
+OnMessage: TypeAlias = Callable[[Any, "Channel"], object]
+"""on_message(value, channel), plain or async."""
+
+MessageSpec: TypeAlias = (
+    Encoding[Any] | tuple[Encoding[Any], OnMessage | None] | Mapping[str, Any] | None
+)
+"""One entry of `messages`: an encoding, (encoding, on_message), the keyword arguments of
+`Channel.add_message`, or None for a type that this side skips."""
+
+
+class _State(Enum):
+    CREATED = auto()
+    OPENING = auto()
+    OPEN = auto()
+    CLOSED = auto()
+    DESTROYED = auto()
+
+
+_TRANSITIONS: Final = {
+    _State.CREATED: {_State.OPENING, _State.CLOSED},
+    _State.OPENING: {_State.OPEN, _State.CLOSED},
+    _State.OPEN: {_State.CLOSED},
+    _State.CLOSED: {_State.DESTROYED},
+    _State.DESTROYED: set[_State](),
+}
+
+
+class Link(Protocol):
+    """What a channel needs of its mux."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Where async hooks run."""
+        ...
+
+    @property
+    def drained(self) -> bool:
+        """The stream keeps up."""
+        ...
+
+    def open(self, handshake: bytes) -> None:
+        """Give the channel a number and send its open."""
+        ...
+
+    def send(self, body: bytes) -> bool:
+        """Send a message's type and payload."""
+        ...
+
+    def close(self) -> None:
+        """Send the close, and forget the channel."""
+        ...
+
+    def cork(self) -> None:
+        """Hold back what the mux sends."""
+        ...
+
+    def uncork(self) -> None:
+        """Undo one `cork`."""
+        ...
+
+    def fail(self, error: Exception) -> None:
+        """Destroy the stream with `error`."""
+        ...
+
+
+class Message(Generic[T]):
+    """One message type of a channel.
+
+    Attributes:
+        channel: the channel it belongs to.
+        type: its number, counted from 0 in the order in which types were added.
+        encoding: how its values look; None for a type that this side skips.
+        on_message: on_message(value, channel), plain or async; may be set at any time.
+    """
+
+    __slots__ = ("_prefix", "channel", "encoding", "on_message", "type")
+
+    def __init__(
+        self,
+        channel: Channel,
+        type: int,
+        encoding: Encoding[T] | None,
+        on_message: Callable[[T, Channel], object] | None,
+    ) -> None:
+        self.channel = channel
+        self.type = type
+        self.encoding = encoding
+        self.on_message = on_message
+        self._prefix = uint.encode(type)
+
+    def __repr__(self) -> str:
+        return f"<Message {self.type} of {self.channel!r}>"
+
+    def send(self, value: T) -> bool:
+        """Send `value` at the end of this loop tick.
+
+        Returns False where the application should wait: until `on_drain` if the stream does not
+        keep up, for ever if the channel is closed (the value is dropped then).
+
+        Raises EncodingError for a value that does not fit the encoding, LimitExceeded for one
+        that is too large for a frame, RuntimeError before `open()` and for a skipped type.
+        """
+        if self.encoding is None:
+            raise RuntimeError(f"expected a message type with an encoding, {self!r} is skipped")
+        return self.channel.send_body(self._prefix + self.encoding.encode(value))
+
+
+class Channel:
+    """One protocol between two peers, under one binary id. Made by `Protomux.create_channel`.
+
+    Attributes:
+        protocol: its name.
+        aliases: other names that pair with it.
+        id: binary id, None where the protocol has only one channel.
+        handshake: what the peer sent with its open; None before that, or without an encoding.
+        messages: its message types, in order.
+        user_data: the application's own.
+        on_open, on_close, on_destroy, on_drain: the hooks, plain or async, each may be None.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        protocol: str,
+        id: bytes | None,
+        *,
+        aliases: tuple[str, ...] = (),
+        handshake: Encoding[Any] | None = None,
+        messages: Iterable[MessageSpec] = (),
+        user_data: Any = None,
+        on_open: Callable[[Any, Channel], object] | None = None,
+        on_close: Callable[[bool, Channel], object] | None = None,
+        on_destroy: Callable[[Channel], object] | None = None,
+        on_drain: Callable[[Channel], object] | None = None,
+    ) -> None:
+        self.protocol: Final = protocol
+        self.aliases: Final = aliases
+        self.id: Final = id
+        self.handshake: Any = None
+        self.messages: list[Message[Any]] = []
+        self.user_data = user_data
+        self.on_open = on_open
+        self.on_close = on_close
+        self.on_destroy = on_destroy
+        self.on_drain = on_drain
+        self._link = link
+        self._encoding = handshake
+        self._state = _State.CREATED
+        self._was_open = False
+        self._running = 0
+        self._open_decided: asyncio.Event | None = None
+        self._destroyed: asyncio.Event | None = None
+        for spec in messages:
+            self._add_spec(spec)
+
+    def __repr__(self) -> str:
+        id = "" if self.id is None else f" {self.id.hex()[:16]}"
+        return f"<Channel {self.protocol!r}{id} {self._state.name.lower()}>"
+
+    @property
+    def is_open(self) -> bool:
+        """Both sides have opened it and neither has closed it."""
+        return self._state is _State.OPEN
+
+    @property
+    def is_closed(self) -> bool:
+        """It was closed by either side, rejected, or lost its stream."""
+        return self._state in (_State.CLOSED, _State.DESTROYED)
+
+    @property
+    def is_destroyed(self) -> bool:
+        """It is closed and none of its hooks runs any more."""
+        return self._state is _State.DESTROYED
+
+    @property
+    def drained(self) -> bool:
+        """False from a send that returned False until `on_drain`."""
+        return self._link.drained
+
+    def add_message(
+        self,
+        encoding: Encoding[T] | None = raw,  # type: ignore[assignment]
+        on_message: Callable[[T, Channel], object] | None = None,
+    ) -> Message[T]:
+        """Add the next message type; None for one that is neither sent nor read here."""
+        message = Message(self, len(self.messages), encoding, on_message)
+        self.messages.append(message)
+        return message
+
+    def _add_spec(self, spec: MessageSpec) -> None:
+        if isinstance(spec, Mapping):
+            self.add_message(**spec)
+        elif isinstance(spec, tuple):
+            self.add_message(*spec)
+        else:
+            self.add_message(spec)
+
+    def open(self, handshake: Any = None) -> None:
+        """Open our side, with `handshake` in the encoding that the channel was created with.
+
+        Raises RuntimeError when it was opened before, StreamClosed when it is closed already,
+        EncodingError for a handshake that does not fit.
+        """
+        if self.is_closed:
+            raise StreamClosed(f"expected a channel that is not closed, got {self!r}")
+        if self._state is not _State.CREATED:
+            raise RuntimeError(f"expected a channel that was not opened yet, got {self!r}")
+        data = b"" if self._encoding is None else self._encoding.encode(handshake)
+        self._link.open(data)
+        self._enter(_State.OPENING)
+
+    def close(self) -> None:
+        """Close the channel and tell the peer; does nothing when it is closed already."""
+        if not self.is_closed:
+            self._link.close()
+            self.end(is_remote=False)
+
+    def cork(self) -> None:
+        """As `Protomux.cork`: all channels of a stream share its batch."""
+        self._link.cork()
+
+    def uncork(self) -> None:
+        """As `Protomux.uncork`."""
+        self._link.uncork()
+
+    async def wait_opened(self) -> bool:
+        """Wait until both sides are open; False if it closes before that."""
+        if self._state in (_State.CREATED, _State.OPENING):
+            if self._open_decided is None:
+                self._open_decided = asyncio.Event()
+            await self._open_decided.wait()
+        return self._was_open
+
+    async def wait_closed(self) -> None:
+        """Wait until the channel is closed and its last hook has ended."""
+        if self._state is not _State.DESTROYED:
+            if self._destroyed is None:
+                self._destroyed = asyncio.Event()
+            await self._destroyed.wait()
+
+    def run_hook(self, hook: Callable[..., object] | None, *args: object) -> None:
+        """Call `hook`, plain or async, as one of this channel's: it fails as they do."""
+        if hook is None:
+            return
+        try:
+            result = hook(*args)
+        except Exception as error:
+            self._fail(error)
+            return
+        if is_pending(result):
+            self._running += 1
+            settle(result, self._link.loop, self._hook_settled)
+
+    def _hook_settled(self, _result: object, error: BaseException | None) -> None:
+        self._running -= 1
+        if isinstance(error, Exception):
+            self._fail(error)
+        self._destroy_if_done()
+
+    def _fail(self, error: Exception) -> None:
+        if self.is_closed:
+            _log.error("a hook of %r failed after it closed", self, exc_info=error)
+        else:
+            self._link.fail(error)
+
+    def _enter(self, state: _State) -> None:
+        if state not in _TRANSITIONS[self._state]:
+            raise AssertionError(f"no way from {self._state} to {state}")
+        self._state = state
+
+    def _destroy_if_done(self) -> None:
+        if self._state is _State.CLOSED and self._running == 0:
+            self._enter(_State.DESTROYED)
+            self.run_hook(self.on_destroy, self)
+            if self._destroyed is not None:
+                self._destroyed.set()
+
+    # The rest is called by the mux and by this module's Message.
+
+    def send_body(self, body: BytesLike) -> bool:
+        """Send a message that is encoded already: its type, then its payload."""
+        if self.is_closed:
+            return False
+        if self._state is _State.CREATED:
+            raise RuntimeError(f"expected open() before a message is sent on {self!r}")
+        return self._link.send(bytes(body))
+
+    def complete(self, handshake: bytes) -> None:
+        """Both sides are open now; `handshake` is what came with the peer's open."""
+        if self._encoding is not None:
+            self.handshake, _ = self._encoding.decode(handshake, 0, len(handshake))
+        self._enter(_State.OPEN)
+        self._was_open = True
+        if self._open_decided is not None:
+            self._open_decided.set()
+        self.run_hook(self.on_open, self.handshake, self)
+
+    def deliver(self, type: int, data: bytes, start: int, end: int) -> None:
+        """A message came; a type that is not known here is skipped, as by the originals."""
+        if type >= len(self.messages):
+            return
+        message = self.messages[type]
+        if message.encoding is not None and message.on_message is not None:
+            value, _ = message.encoding.decode(data, start, end)
+            self.run_hook(message.on_message, value, self)
+
+    def end(self, *, is_remote: bool) -> None:
+        """The channel is closed, by the peer or the stream's loss if `is_remote`."""
+        self._enter(_State.CLOSED)
+        if self._open_decided is not None:
+            self._open_decided.set()
+        self.run_hook(self.on_close, is_remote, self)
+        self._destroy_if_done()
+
+    def drain(self) -> None:
+        """The stream keeps up again."""
+        self.run_hook(self.on_drain, self)

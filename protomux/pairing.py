@@ -1,0 +1,183 @@
+"""Who waits for whom: opens of ours and opens of the peer's, by protocol and id.
+
+Knows no bytes and calls nobody. One `Rendezvous` is the place where the two sides of a
+(protocol, id) meet, first come first paired; aliases are further names of one place. Every open
+of the peer leaves here exactly once, paired or rejected, because the peer counts on an answer
+before it lets go of its channel's number.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from typing import Generic, TypeAlias, TypeVar
+
+__all__ = ["Key", "PairingTable", "RemoteChannel", "Rendezvous"]
+
+Key: TypeAlias = tuple[str, bytes | None]
+"""(protocol, id)"""
+
+OwnT = TypeVar("OwnT")
+
+
+class RemoteChannel(Generic[OwnT]):
+    """A channel as the peer opened it.
+
+    Attributes:
+        number: the peer's number for it.
+        protocol: the name under which the peer opened it, which may be an alias here.
+        handshake: the bytes that came with its open.
+        held: (type, payload) of messages that came before our side was open; None from then on.
+        held_size: what it counts for among the bytes that are held.
+        own: our channel, once one has opened for it.
+        is_closed: the peer closed it while it still waited.
+    """
+
+    __slots__ = ("handshake", "held", "held_size", "is_closed", "number", "own", "protocol")
+
+    def __init__(self, number: int, protocol: str, handshake: bytes) -> None:
+        self.number = number
+        self.protocol = protocol
+        self.handshake = handshake
+        self.held: list[tuple[int, bytes]] | None = []
+        self.held_size = 0
+        self.own: OwnT | None = None
+        self.is_closed = False
+
+
+class Rendezvous(Generic[OwnT]):
+    """Where both sides of one (protocol, id) meet.
+
+    Attributes:
+        keys: every name that leads here.
+        outgoing: our opens that have no answer yet, by our number; None in place of a channel
+            that we closed meanwhile.
+        incoming: the peer's opens that no channel of ours has opened for yet.
+        reserved: how many of `incoming`, from the first, belong to channels that were created
+            for them and are not opened yet.
+        offers: pair callbacks that run now; the unpaired are rejected when the last has ended.
+        opened: channels of ours that are opened and not closed.
+        last: the channel opened last, until it closes.
+    """
+
+    __slots__ = (
+        "_merged_into",
+        "incoming",
+        "keys",
+        "last",
+        "offers",
+        "opened",
+        "outgoing",
+        "reserved",
+    )
+
+    def __init__(self, key: Key) -> None:
+        self.keys = [key]
+        self.outgoing: OrderedDict[int, OwnT | None] = OrderedDict()
+        self.incoming: deque[RemoteChannel[OwnT]] = deque()
+        self.reserved = 0
+        self.offers = 0
+        self.opened = 0
+        self.last: OwnT | None = None
+        self._merged_into: Rendezvous[OwnT] | None = None
+
+    @property
+    def current(self) -> Rendezvous[OwnT]:
+        """This place, or the one that an alias merged it into."""
+        place = self
+        while place._merged_into is not None:
+            place = place._merged_into
+        return place
+
+    @property
+    def is_idle(self) -> bool:
+        """Nobody waits here and nothing is open."""
+        return not (self.opened or self.outgoing or self.incoming or self.reserved or self.offers)
+
+    def reserve(self) -> bool:
+        """Keep the first unreserved open of the peer for a channel that is being created."""
+        if len(self.incoming) <= self.reserved:
+            return False
+        self.reserved += 1
+        return True
+
+    def take_incoming(self, has_reservation: bool) -> RemoteChannel[OwnT] | None:
+        """Pair a channel of ours that opens now: the peer's open that waits longest, if any.
+
+        Channels open in the order of the peer's opens, whatever the order in which they were
+        created, because the peer pairs our opens in the order in which they arrive.
+        """
+        if has_reservation:
+            self.reserved -= 1
+        elif len(self.incoming) <= self.reserved:
+            return None
+        return self.incoming.popleft()
+
+    def take_unreserved(self) -> list[RemoteChannel[OwnT]]:
+        """Remove and return the opens to reject: nobody was created for them."""
+        rest = [self.incoming.pop() for _ in range(len(self.incoming) - self.reserved)]
+        rest.reverse()
+        return rest
+
+    def absorb(self, other: Rendezvous[OwnT]) -> None:
+        """Merge `other` into this place; whoever holds `other` finds here by `current`."""
+        for key in other.keys:
+            if key not in self.keys:
+                self.keys.append(key)
+        self.outgoing.update(other.outgoing)
+        if other.reserved:  # reservations count from the front
+            self.incoming.extendleft(reversed(other.incoming))
+        else:
+            self.incoming.extend(other.incoming)
+        self.reserved += other.reserved
+        self.offers += other.offers
+        self.opened += other.opened
+        self.last = self.last or other.last
+        other._merged_into = self
+
+
+class PairingTable(Generic[OwnT]):
+    """Every rendezvous of a mux that is not idle."""
+
+    __slots__ = ("_places",)
+
+    def __init__(self) -> None:
+        self._places: dict[Key, Rendezvous[OwnT]] = {}
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def find(self, protocol: str, id: bytes | None) -> Rendezvous[OwnT] | None:
+        """Return the place of (protocol, id), None where nobody waits and nothing is open."""
+        return self._places.get((protocol, id))
+
+    def at(
+        self, protocol: str, id: bytes | None, aliases: tuple[str, ...] = ()
+    ) -> Rendezvous[OwnT]:
+        """Return the place of (protocol, id), made if there is none; aliases lead to it too."""
+        key = (protocol, id)
+        place = self._places.get(key)
+        if place is None:
+            place = self._places[key] = Rendezvous(key)
+        for alias in aliases:
+            key = (alias, id)
+            other = self._places.get(key)
+            if other is place:
+                continue
+            if other is None:
+                place.keys.append(key)
+            else:
+                place.absorb(other)
+            for name in place.keys:
+                self._places[name] = place
+        return place
+
+    def forget_if_idle(self, place: Rendezvous[OwnT]) -> None:
+        """Drop `place` when nothing is left there."""
+        if place.is_idle:
+            for key in place.keys:
+                if self._places.get(key) is place:
+                    del self._places[key]
+
+    def clear(self) -> None:
+        """Drop everything."""
+        self._places.clear()

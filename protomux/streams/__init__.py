@@ -1,0 +1,27 @@
+"""What carries a mux: framed streams, in memory, over TCP and over Unix sockets."""
+
+from __future__ import annotations
+
+from protomux.streams.base import FramedStream, FrameReceiver
+from protomux.streams.memory import MemoryStream, memory_pair
+from protomux.streams.net import (
+    Server,
+    open_connection,
+    open_unix_connection,
+    start_server,
+    start_unix_server,
+)
+from protomux.streams.secret import SecretStream
+
+__all__ = [
+    "FrameReceiver",
+    "FramedStream",
+    "MemoryStream",
+    "SecretStream",
+    "Server",
+    "memory_pair",
+    "open_connection",
+    "open_unix_connection",
+    "start_server",
+    "start_unix_server",
+]

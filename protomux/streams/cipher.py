@@ -1,0 +1,99 @@
+"""The cipher of a secret stream after its handshake. Knows keys and messages, no transport.
+
+libsodium's secretstream (XChaCha20-Poly1305) in each direction, tag MESSAGE, no associated data.
+Before the first message each side sends a header of 56 bytes: a stream id, which only someone
+with the handshake hash can know, and the start of its secretstream.
+"""
+
+from __future__ import annotations
+
+import hmac
+from hashlib import blake2b
+from typing import Final
+
+from nacl.bindings import (
+    crypto_secretstream_xchacha20poly1305_ABYTES,
+    crypto_secretstream_xchacha20poly1305_HEADERBYTES,
+    crypto_secretstream_xchacha20poly1305_init_pull,
+    crypto_secretstream_xchacha20poly1305_init_push,
+    crypto_secretstream_xchacha20poly1305_pull,
+    crypto_secretstream_xchacha20poly1305_push,
+    crypto_secretstream_xchacha20poly1305_state,
+)
+from nacl.exceptions import CryptoError
+
+from protomux.crypto import HASH_SIZE, namespace
+from protomux.errors import ProtocolError
+
+__all__ = ["HEADER_SIZE", "OVERHEAD", "Decryptor", "Encryptor", "stream_id"]
+
+OVERHEAD: Final[int] = crypto_secretstream_xchacha20poly1305_ABYTES
+"""Bytes by which a message grows: 17."""
+
+HEADER_SIZE: Final[int] = HASH_SIZE + crypto_secretstream_xchacha20poly1305_HEADERBYTES
+"""Bytes of the header: 56."""
+
+_INITIATOR, _RESPONDER = namespace("hyperswarm/secret-stream", 2)
+
+_KEPT_BUFFER: Final = 64 * 1024
+"""PyNaCl keeps a buffer as large as the largest message; a larger one than this is let go."""
+
+
+def stream_id(is_initiator: bool, handshake_hash: bytes) -> bytes:
+    """Return the 32 bytes by which the initiator, or the responder, begins its header."""
+    role = _INITIATOR if is_initiator else _RESPONDER
+    return blake2b(role, digest_size=HASH_SIZE, key=handshake_hash).digest()
+
+
+class Encryptor:
+    """The sending half.
+
+    Attributes:
+        header: 56 bytes to send before the first message.
+    """
+
+    def __init__(self, key: bytes, is_initiator: bool, handshake_hash: bytes) -> None:
+        self._state = crypto_secretstream_xchacha20poly1305_state()
+        start = crypto_secretstream_xchacha20poly1305_init_push(self._state, key)
+        self.header: Final = stream_id(is_initiator, handshake_hash) + start
+
+    def encrypt(self, plaintext: bytes) -> bytes:
+        """Return the message of `plaintext`, 17 bytes longer."""
+        ciphertext = crypto_secretstream_xchacha20poly1305_push(self._state, plaintext)
+        if len(ciphertext) > _KEPT_BUFFER:
+            self._state.rawbuf = None
+        return ciphertext
+
+
+class Decryptor:
+    """The receiving half, of a peer that is the initiator if `is_initiator`."""
+
+    def __init__(self, key: bytes, is_initiator: bool, handshake_hash: bytes) -> None:
+        self._key = key
+        self._expected_id = stream_id(is_initiator, handshake_hash)
+        self._state = crypto_secretstream_xchacha20poly1305_state()
+
+    def start(self, header: bytes) -> None:
+        """Take the peer's header; raises ProtocolError if it is not of this stream."""
+        if len(header) != HEADER_SIZE:
+            raise ProtocolError(f"expected a header of {HEADER_SIZE} bytes, got {len(header)}")
+        if not hmac.compare_digest(header[:HASH_SIZE], self._expected_id):
+            raise ProtocolError("expected the id of this stream in the header, got another")
+        crypto_secretstream_xchacha20poly1305_init_pull(self._state, header[HASH_SIZE:], self._key)
+
+    def decrypt(self, message: bytes) -> bytes:
+        """Return the plaintext of the next message.
+
+        Raises ProtocolError for one that was changed, is out of order or too short.
+        """
+        if len(message) < OVERHEAD:
+            raise ProtocolError(
+                f"expected a message of {OVERHEAD} bytes or more, got {len(message)}"
+            )
+        try:
+            plaintext, _tag = crypto_secretstream_xchacha20poly1305_pull(self._state, message)
+        except CryptoError as error:
+            raise ProtocolError("a message of the peer does not authenticate") from error
+        if len(plaintext) > _KEPT_BUFFER:
+            self._state.rawbuf = None
+        return plaintext

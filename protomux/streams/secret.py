@@ -1,0 +1,504 @@
+"""SecretStream: an encrypted framed stream over any asyncio transport.
+
+Knows the order of things on the byte stream; `noise` and `cipher` know what is inside.
+
+Each message has its length in front, 24 bits little endian. First come the messages of the Noise
+handshake; when it is complete each side sends one header, and from then on every message is one
+encrypted frame. `_Phase` says what the next message of the peer must be:
+
+    HANDSHAKE  a Noise message      -> HANDSHAKE, or HEADER after the last
+    HEADER     the peer's header    -> FRAMES
+    FRAMES     an encrypted frame   -> FRAMES
+
+The stream is open, and can be written to, from HEADER on. Whatever is wrong aborts it.
+
+Closing. `close()` ends our half (the transport's EOF) after what was written; the peer's frames
+still come, until it has ended its half as well. A peer that ends first is answered in the same
+way, so nothing that was written is lost on either side. A peer that does not answer is cut off
+when nothing has moved for `CLOSE_TIMEOUT`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Awaitable, Callable
+from enum import Enum, auto
+from typing import Final, TypeAlias, TypedDict, cast
+
+from protomux.crypto import KEY_SIZE, KeyPair
+from protomux.errors import (
+    HandshakeError,
+    LimitExceeded,
+    ProtocolError,
+    ProtomuxError,
+    StreamClosed,
+)
+from protomux.hooks import settle
+from protomux.streams.base import BaseStream
+from protomux.streams.cipher import HEADER_SIZE, OVERHEAD, Decryptor, Encryptor
+from protomux.streams.idle import IdleTimer
+from protomux.streams.noise import MAX_MESSAGE, Handshake, SplitKeys
+
+__all__ = ["CLOSE_TIMEOUT", "MAX_FRAME", "Firewall", "SecretStream", "SecretStreamOptions"]
+
+MAX_FRAME: Final = 2**24 - 1 - OVERHEAD
+"""Largest frame in bytes: the length field has 24 bits, and the cipher adds 17 bytes."""
+
+CLOSE_TIMEOUT: Final = 10.0
+"""Seconds without a byte either way after which a closing stream gives its peer up."""
+
+_HIGH_WATER: Final = 64 * 1024
+"""Bytes written before the stream is open until `write` says False, as asyncio's transports."""
+
+_LENGTH_SIZE: Final = 3
+
+Firewall: TypeAlias = Callable[[bytes], bool | Awaitable[bool]]
+"""firewall(remote_public_key) -> True to refuse the peer; plain or async.
+
+The sense is that of hyperdht's firewall. One that raises refuses too."""
+
+
+class SecretStreamOptions(TypedDict, total=False):
+    """Keyword arguments that every way to make a `SecretStream` takes; see there."""
+
+    key_pair: KeyPair | None
+    remote_public_key: bytes | None
+    pattern: str
+    firewall: Firewall | None
+    keep_alive: float
+    timeout: float
+    handshake_timeout: float
+
+
+class _Phase(Enum):
+    HANDSHAKE = auto()
+    HEADER = auto()
+    FRAMES = auto()
+
+
+class SecretStream(BaseStream, asyncio.Protocol):
+    """An encrypted `FramedStream`; the asyncio.Protocol of the transport that carries it.
+
+    Attributes:
+        is_initiator: this side writes the first Noise message.
+        public_key: our static key, 32 bytes.
+        remote_public_key: the peer's, None before the stream is open.
+        handshake_hash: 64 bytes, None before the stream is open.
+        error: what ended the stream; None while it lives and after an orderly close.
+    """
+
+    def __init__(
+        self,
+        is_initiator: bool,
+        *,
+        key_pair: KeyPair | None = None,
+        remote_public_key: bytes | None = None,
+        pattern: str = "XX",
+        firewall: Firewall | None = None,
+        keep_alive: float = 0.0,
+        timeout: float = 0.0,
+        handshake_timeout: float = 10.0,
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        """Prepare one side; the handshake begins with `connection_made`.
+
+        Args:
+            is_initiator: exactly one side is.
+            key_pair: our static keys; random ones unless given.
+            remote_public_key: the only key that the peer may have, 32 bytes. The initiator of IK
+                and XK must give it.
+            pattern: Noise pattern, XX, IK or XK; both sides must use the same.
+            firewall: called with the peer's key before the stream opens; True refuses it.
+            keep_alive: seconds without a write after which an empty message is sent; empty
+                messages of the peer are dropped then. 0 turns it off.
+            timeout: seconds without a byte from the peer after which the stream is aborted; 0
+                turns it off.
+            handshake_timeout: seconds from `connection_made` to the peer's header; 0: for ever.
+            loop: the event loop; the running one unless given.
+        """
+        super().__init__(asyncio.get_running_loop() if loop is None else loop)
+        if remote_public_key is not None and len(remote_public_key) != KEY_SIZE:
+            raise ValueError(f"expected a remote_public_key of 32 bytes, got {remote_public_key!r}")
+        for name, seconds in (
+            ("keep_alive", keep_alive),
+            ("timeout", timeout),
+            ("handshake_timeout", handshake_timeout),
+        ):
+            if seconds < 0:
+                raise ValueError(f"expected {name} of 0 seconds or more, got {seconds}")
+        key_pair = KeyPair.generate() if key_pair is None else key_pair
+        self.is_initiator: Final = is_initiator
+        self.public_key: bytes | None = key_pair.public_key
+        self.remote_public_key: bytes | None = None
+        self.handshake_hash: bytes | None = None
+        self._transport: asyncio.Transport | None = None
+        self._phase = _Phase.HANDSHAKE
+        self._noise = Handshake(pattern, is_initiator, key_pair, remote_public_key)
+        self._encryptor: Encryptor | None = None
+        self._decryptor: Decryptor | None = None
+        self._opened: asyncio.Event | None = None
+        # who may be the peer
+        self._pinned = remote_public_key
+        self._firewall = firewall
+        self._is_admitted = False
+        self._is_asking = False
+        # reading
+        self._buffer = bytearray()
+        self._peer_has_ended = False
+        # writing
+        self._early: list[bytes] = []
+        self._early_size = 0
+        self._transport_is_full = False
+        self._is_writable = True
+        # closing
+        self._is_closing = False
+        self._has_ended = False
+        self._is_aborted = False
+        # time
+        self._deadline: asyncio.TimerHandle | None = None
+        self._handshake_timeout = handshake_timeout
+        self._silence_out = IdleTimer(self._loop, self._send_keep_alive)
+        self._silence_in = IdleTimer(self._loop, self._time_out)
+        self._silence_out.seconds = keep_alive
+        self._silence_in.seconds = timeout
+
+    def __repr__(self) -> str:
+        if self.is_closing:
+            state = "gone" if self._is_lost else "closing"
+        else:
+            state = "open" if self.is_open else "opening"
+        return f"<SecretStream {'initiator' if self.is_initiator else 'responder'} {state}>"
+
+    @property
+    def is_open(self) -> bool:
+        """The handshake is complete and the stream is not gone."""
+        return self._encryptor is not None and not self._is_dead
+
+    @property
+    def is_closing(self) -> bool:
+        """`close()` was called here, or the peer has ended its half, or the stream is gone."""
+        return self._is_closing or self._is_dead
+
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        """The transport below, for its `get_extra_info`; None before `connection_made`."""
+        return self._transport
+
+    async def wait_opened(self) -> None:
+        """Wait until the handshake is complete.
+
+        Raises HandshakeError, StreamClosed or whatever else ended the stream before that.
+        """
+        if self._encryptor is None and not self._is_lost:
+            if self._opened is None:
+                self._opened = asyncio.Event()
+            await self._opened.wait()
+        if not self.is_open:
+            raise self.error or StreamClosed("the stream was closed before it was open")
+
+    def set_keep_alive(self, seconds: float) -> None:
+        """Send an empty message after so many seconds without a write; 0 turns it off.
+
+        Empty messages of the peer are dropped while it is on, and delivered while it is off.
+        """
+        self._silence_out.start(seconds)
+
+    def set_timeout(self, seconds: float) -> None:
+        """Abort after so many seconds without a byte of the peer; 0 turns it off."""
+        self._silence_in.start(seconds)
+
+    # FramedStream
+
+    def write(self, frame: bytes) -> bool:
+        """Encrypt and send one frame of at most `MAX_FRAME` bytes (LimitExceeded beyond).
+
+        Returns False where it is better to wait for `resume_writing`, and for a stream that has
+        closed, which drops the frame. Frames written before the stream is open wait for that.
+        """
+        if len(frame) > MAX_FRAME:
+            raise LimitExceeded(f"expected a frame of at most {MAX_FRAME} bytes, got {len(frame)}")
+        if self._has_ended or self._is_dead:
+            return False
+        if self._encryptor is None:
+            self._early.append(frame)
+            self._early_size += len(frame)
+            self._update_writable()
+        else:
+            self._send(self._encryptor.encrypt(frame))
+        return self._is_writable
+
+    def close(self) -> None:
+        """Flush, end our half, and close when the peer has ended its own."""
+        if not self.is_closing:
+            self._is_closing = True
+            self._loop.call_soon(self._end)
+
+    def abort(self, error: Exception | None = None) -> None:
+        """Close the transport at once; what is not sent is lost."""
+        if self._is_dead:
+            return
+        self._is_aborted = True
+        self.error = error
+        self._buffer.clear()
+        self._early.clear()
+        if self._transport is None:
+            self._loop.call_soon(self._lose, error)
+        else:
+            self._transport.abort()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The transport is there: begin the handshake."""
+        self._transport = cast(asyncio.Transport, transport)
+        if self._is_dead:
+            self._transport.abort()
+            return
+        if self._handshake_timeout:
+            late = HandshakeError(f"no complete handshake after {self._handshake_timeout} s")
+            self._deadline = self._loop.call_later(self._handshake_timeout, self.abort, late)
+        self._silence_out.start(self._silence_out.seconds)
+        self._silence_in.start(self._silence_in.seconds)
+        self._shake_hands()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came from the transport."""
+        self._silence_in.touch()
+        self._buffer += data
+        self._pump()
+
+    def eof_received(self) -> bool:
+        """The peer has ended its half; the transport stays open for ours."""
+        self._peer_has_ended = True
+        self._pump()
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The transport is gone."""
+        error = self.error
+        if error is None and not self._is_aborted:
+            if self._phase is not _Phase.FRAMES and not self._is_closing:
+                error = HandshakeError("the connection was lost before the handshake was complete")
+            elif exc is not None:
+                error = StreamClosed(f"the connection was lost: {exc}")
+            if error is not None:
+                error.__cause__ = exc
+        self._lose(error)
+
+    def pause_writing(self) -> None:
+        """The transport's buffer is full."""
+        self._transport_is_full = True
+        self._update_writable()
+
+    def resume_writing(self) -> None:
+        """The transport's buffer has drained."""
+        self._transport_is_full = False
+        self._update_writable()
+
+    # Reading
+
+    @property
+    def _is_dead(self) -> bool:
+        return self._is_lost or self._is_aborted
+
+    @property
+    def _can_take(self) -> bool:
+        if self._is_dead or self._is_asking:
+            return False
+        return self._phase is not _Phase.FRAMES or self._can_deliver
+
+    def _pump(self) -> None:
+        """Take every whole message that may be taken now."""
+        buffer = self._buffer
+        position = 0
+        try:
+            while self._can_take and len(buffer) - position >= _LENGTH_SIZE:
+                begin = position + _LENGTH_SIZE
+                size = int.from_bytes(buffer[position:begin], "little")
+                self._check_size(size)
+                if len(buffer) - begin < size:
+                    break
+                position = begin + size
+                self._take(bytes(memoryview(buffer)[begin:position]))
+        except ProtomuxError as error:
+            self.abort(error)
+        if self._is_dead:
+            return
+        del buffer[:position]
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if not self._can_take:
+            transport.pause_reading()
+        elif self._peer_has_ended:
+            self._answer_end()
+        else:
+            transport.resume_reading()
+
+    def _check_size(self, size: int) -> None:
+        """Refuse a message by its length alone, before its bytes are waited for."""
+        if self._phase is _Phase.HANDSHAKE:
+            if size > MAX_MESSAGE:
+                raise HandshakeError(f"expected at most {MAX_MESSAGE} bytes of Noise, got {size}")
+        elif self._phase is _Phase.HEADER:
+            if size != HEADER_SIZE:
+                raise ProtocolError(f"expected a header of {HEADER_SIZE} bytes, got {size}")
+        elif size < OVERHEAD:
+            raise ProtocolError(f"expected a message of {OVERHEAD} bytes or more, got {size}")
+
+    def _take(self, message: bytes) -> None:
+        if self._phase is _Phase.HANDSHAKE:
+            self._noise.read(message)
+            key = self._noise.remote_public_key
+            if key is None or self._is_admitted:
+                self._shake_hands()
+            else:
+                self._admit(key)
+            return
+        assert self._decryptor is not None
+        if self._phase is _Phase.HEADER:
+            self._decryptor.start(message)
+            self._phase = _Phase.FRAMES
+            self._clear_deadline()
+            return
+        frame = self._decryptor.decrypt(message)
+        if frame or not self._silence_out.seconds:
+            self._deliver(frame)
+
+    # The handshake
+
+    def _shake_hands(self) -> None:
+        """Go on with the handshake as far as that goes without the peer."""
+        try:
+            if self._noise.is_our_turn:
+                self._send(self._noise.write())
+        except HandshakeError as error:
+            self.abort(error)
+            return
+        if self._noise.keys is not None:
+            self._open(self._noise.keys)
+
+    def _admit(self, key: bytes) -> None:
+        """Decide whether the peer may have this key, before anything more of us is shown."""
+        if self._pinned is not None and not hmac.compare_digest(key, self._pinned):
+            raise HandshakeError(f"expected a peer with the pinned key, got {key.hex()}")
+        self._is_asking = True
+        try:
+            verdict = False if self._firewall is None else self._firewall(key)
+        except Exception as error:
+            self._admitted(True, error)
+        else:
+            settle(verdict, self._loop, self._admitted)
+
+    def _admitted(self, is_refused: object, error: BaseException | None) -> None:
+        self._is_asking = False
+        if self._is_dead:
+            return
+        if is_refused or error is not None:
+            refusal = HandshakeError("the firewall refused the peer")
+            refusal.__cause__ = error
+            self.abort(refusal)
+            return
+        self._is_admitted = True
+        self._shake_hands()
+        self._pump_soon()
+
+    def _open(self, keys: SplitKeys) -> None:
+        self.remote_public_key = self._noise.remote_public_key
+        self.handshake_hash = keys.handshake_hash
+        self._phase = _Phase.HEADER
+        self._encryptor = Encryptor(keys.send, self.is_initiator, keys.handshake_hash)
+        self._decryptor = Decryptor(keys.receive, not self.is_initiator, keys.handshake_hash)
+        self._send(self._encryptor.header)
+        early, self._early, self._early_size = self._early, [], 0
+        for frame in early:
+            self._send(self._encryptor.encrypt(frame))
+        self._update_writable()
+        if self._opened is not None:
+            self._opened.set()
+        if self._is_closing:
+            self._loop.call_soon(self._end)
+
+    # Writing
+
+    def _send(self, message: bytes) -> None:
+        assert self._transport is not None
+        self._silence_out.touch()
+        self._transport.write(len(message).to_bytes(_LENGTH_SIZE, "little") + message)
+
+    def _update_writable(self) -> None:
+        is_writable = not self._transport_is_full and self._early_size <= _HIGH_WATER
+        if is_writable is self._is_writable:
+            return
+        self._is_writable = is_writable
+        if self._receiver is not None:
+            if is_writable:
+                self._receiver.resume_writing()
+            else:
+                self._receiver.pause_writing()
+
+    # Time
+
+    def _clear_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _send_keep_alive(self) -> None:
+        if self.is_open:
+            self.write(b"")
+
+    def _time_out(self) -> None:
+        if self._can_take:  # else it is us who do not read
+            self.abort(StreamClosed(f"nothing came from the peer for {self._silence_in.seconds} s"))
+
+    # Closing
+
+    def _end(self) -> None:
+        """End our half, after what was written."""
+        if self._is_dead or self._has_ended:
+            return
+        transport = self._transport
+        if self._encryptor is None or transport is None:
+            if transport is None or not self._early:
+                self.abort()
+            return  # else the early frames go first: _open comes back here
+        self._has_ended = True
+        self._watch_close(None)
+        if self._peer_has_ended or not transport.can_write_eof():
+            transport.close()
+        else:
+            transport.write_eof()
+
+    def _watch_close(self, before: tuple[int, float] | None) -> None:
+        """Abort when nothing has moved either way since the last look at it."""
+        assert self._transport is not None
+        now = (self._transport.get_write_buffer_size(), self._silence_in.touched)
+        if now == before:
+            self.abort(StreamClosed(f"the peer did not close within {CLOSE_TIMEOUT} s"))
+        else:
+            self._clear_deadline()
+            self._deadline = self._loop.call_later(CLOSE_TIMEOUT, self._watch_close, now)
+
+    def _answer_end(self) -> None:
+        """The peer has ended its half and all that it sent is taken."""
+        assert self._transport is not None
+        if self._buffer:
+            self.abort(ProtocolError("the stream ended inside a message"))
+        elif self._phase is not _Phase.FRAMES:
+            self.abort(HandshakeError("the peer closed before the handshake was complete"))
+        elif self._has_ended:
+            self._transport.close()
+        else:
+            self.close()
+
+    def _lose(self, error: Exception | None) -> None:
+        self._clear_deadline()
+        self._silence_out.stop()
+        self._silence_in.stop()
+        self._buffer.clear()
+        self._early.clear()
+        super()._lose(error)
+        if self._opened is not None:
+            self._opened.set()
