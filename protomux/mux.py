@@ -119,6 +119,8 @@ class Protomux:
         self._limits = limits
         self._loop = asyncio.get_running_loop() if loop is None else loop
         self._is_gone = False
+        self._is_lost = False
+        self._error: Exception | None = None
         self._close_callbacks: list[Callable[[Exception | None], object]] = []
         # sending
         self._outbox = Outbox(limits)
@@ -290,8 +292,14 @@ class Protomux:
             self.stream.abort(error)
 
     def add_close_callback(self, callback: Callable[[Exception | None], object]) -> None:
-        """Call `callback(error)` once when the stream is gone and all channels are closed."""
-        self._close_callbacks.append(callback)
+        """Call `callback(error)` once when the stream is gone and all channels are closed.
+
+        If that has happened already, it is called in the next loop tick.
+        """
+        if self._is_lost:
+            self._loop.call_soon(callback, self._error)
+        else:
+            self._close_callbacks.append(callback)
 
     # What the stream tells us.
 
@@ -316,7 +324,8 @@ class Protomux:
 
     def connection_lost(self, error: Exception | None) -> None:
         """The stream is gone: every channel closes, and nothing is left of the peer."""
-        self._is_gone = True
+        self._is_gone = self._is_lost = True
+        self._error = error
         links = [*self._links.values(), *self._unopened]
         for table in (self._links, self._unopened, self._unanswered, self._remotes):
             table.clear()
@@ -521,7 +530,11 @@ class Protomux:
         if place.outgoing:
             own_number, link = place.outgoing.popitem(last=False)
             del self._unanswered[own_number]
-            if link is None:  # we closed it before this answer came
+            if link is None:
+                # We closed it before this answer came. An original overlooks a close that comes
+                # while its pair callback runs, and would take the channel for open: say it again
+                # before the number is used for another. Who knew it ignores this one.
+                self._queue(CONTROL, close_body(own_number))
                 self._free.append(own_number)
                 self._places.forget_if_idle(place)
                 return

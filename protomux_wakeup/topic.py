@@ -1,0 +1,311 @@
+"""A topic: everybody, here and elsewhere, who shares one capability. Knows no timer.
+
+Sessions are the members on this side, peers those on the other, one per stream. The topic opens
+the channels, checks the proofs, and tells its sessions what the peers do.
+
+A peer is *pending* from our open until its proof was checked. Only then does it exist for
+sessions and counters: a wrong proof closes the channel first, and a closed channel delivers
+nothing, whatever came along with the open.
+
+The topic is active while one of its sessions is, and tells its peers when that changes. With no
+session and no active peer it is idle, and its host may collect it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from protomux import Channel, Protomux
+from protomux.streams import FramedStream
+from protomux_wakeup import messages
+from protomux_wakeup.capability import Capability
+from protomux_wakeup.messages import Handshake, Info, Lookup, Writer
+from protomux_wakeup.metrics import Stats
+from protomux_wakeup.peer import Peer
+
+__all__ = ["Member", "Topic", "TopicHost"]
+
+
+class Member(Protocol):
+    """What a topic needs of a session."""
+
+    @property
+    def is_active(self) -> bool:
+        """The session wants news."""
+        ...
+
+    def peer_added(self, peer: Peer) -> None:
+        """`peer` has proved the capability."""
+        ...
+
+    def peer_removed(self, peer: Peer) -> None:
+        """`peer` is gone."""
+        ...
+
+    def peer_active(self, peer: Peer) -> None:
+        """`peer` has become active."""
+        ...
+
+    def peer_inactive(self, peer: Peer) -> None:
+        """`peer` is not active any more."""
+        ...
+
+    def announced(self, writers: list[Writer], peer: Peer) -> None:
+        """`peer` told us of `writers`."""
+        ...
+
+    def looked_up(self, lookup: Lookup, peer: Peer) -> None:
+        """`peer` asked us."""
+        ...
+
+    def ended(self) -> None:
+        """The session is not of the topic any more."""
+        ...
+
+
+class TopicHost(Protocol):
+    """What a topic needs of its `Wakeup`."""
+
+    @property
+    def stats(self) -> Stats:
+        """Where the topic counts."""
+        ...
+
+    @property
+    def muxes(self) -> Iterable[Protomux]:
+        """The streams to open the topic on."""
+        ...
+
+    def topic_idle(self, topic: Topic) -> None:
+        """`topic` could be collected."""
+        ...
+
+    def topic_busy(self, topic: Topic) -> None:
+        """`topic` is in use again."""
+        ...
+
+    def topic_destroyed(self, topic: Topic) -> None:
+        """`topic` is no more."""
+        ...
+
+
+class Topic:
+    """One capability's sessions and peers.
+
+    Attributes:
+        id: 32 bytes, the name of the topic on the wire.
+        capability: the secret.
+        is_active: one of its sessions is active.
+        is_destroyed: it was collected, or its `Wakeup` was destroyed.
+    """
+
+    def __init__(self, host: TopicHost, capability: Capability, is_active: bool) -> None:
+        self.id = capability.id
+        self.capability = capability
+        self.is_active = is_active
+        self.is_destroyed = False
+        self._host = host
+        self._stats = host.stats
+        self._sessions: dict[Member, None] = {}
+        self._peers: dict[Peer, None] = {}
+        self._pending: dict[Peer, None] = {}
+        self._by_stream: dict[FramedStream, Peer] = {}
+        self._active_peers = 0
+        self._is_idle = False
+        self._peers_view: tuple[Peer, ...] | None = ()
+        self._news: deque[tuple[Callable[[Member], None], tuple[Member, ...]]] = deque()
+        self._is_telling = False
+
+    def __repr__(self) -> str:
+        return (
+            f"<Topic {self.id.hex()[:16]} {'active' if self.is_active else 'inactive'} "
+            f"{len(self._sessions)} sessions {len(self._peers)} peers>"
+        )
+
+    @property
+    def peers(self) -> tuple[Peer, ...]:
+        """The proven peers, in the order in which they came."""
+        if self._peers_view is None:
+            self._peers_view = tuple(self._peers)
+        return self._peers_view
+
+    @property
+    def pending_peers(self) -> tuple[Peer, ...]:
+        """Peers that were asked for their proof and have not answered."""
+        return tuple(self._pending)
+
+    @property
+    def sessions(self) -> tuple[Member, ...]:
+        """Its sessions, in the order in which they were made."""
+        return tuple(self._sessions)
+
+    def peer_of(self, stream: FramedStream) -> Peer | None:
+        """Return the peer, pending or proven, on `stream`."""
+        return self._by_stream.get(stream)
+
+    # Sessions
+
+    def add_session(self, session: Member) -> None:
+        """Make `session` a member."""
+        self._stats.sessions_opened += 1
+        self._sessions[session] = None
+        self.refresh()
+
+    def remove_session(self, session: Member) -> None:
+        """Let `session` go."""
+        if session in self._sessions:
+            del self._sessions[session]
+            self._stats.sessions_closed += 1
+            self.refresh()
+            self._tell(lambda member: member.ended(), (session,))
+
+    def refresh(self) -> None:
+        """Find out anew whether any session is active, and tell the peers if that changed."""
+        is_active = any(session.is_active for session in self._sessions)
+        if is_active is not self.is_active:
+            self.is_active = is_active
+            for peer in [*self._pending, *self._peers]:
+                self._stats.wire_info.tx += 1
+                peer.send_info(is_active)
+            if is_active:
+                self.connect_all()
+        self._check_idle()
+
+    def destroy(self) -> None:
+        """Close every channel and end every session."""
+        if self.is_destroyed:
+            return
+        self.is_destroyed = True
+        self._stats.topics_gcd += 1
+        for peer in [*self._peers, *self._pending]:
+            peer.channel.close()
+        self._stats.sessions_closed += len(self._sessions)
+        self._tell(lambda session: session.ended())
+        self._sessions.clear()
+        self._host.topic_destroyed(self)
+
+    # Peers
+
+    def connect_all(self) -> None:
+        """Open the topic on every stream where it is not open."""
+        for mux in list(self._host.muxes):
+            self.connect(mux)
+
+    def connect(self, mux: Protomux) -> None:
+        """Open the topic on one stream; answers the peer if that has opened it already."""
+        stream = mux.stream
+        handshake_hash = stream.handshake_hash
+        if stream in self._by_stream or handshake_hash is None or self.is_destroyed:
+            return
+        peer = Peer(self, stream)
+        channel = mux.create_channel(
+            messages.PROTOCOL,
+            self.id,
+            handshake=messages.handshake,
+            messages=[
+                (messages.lookup, self._on_lookup),
+                (messages.announce, self._on_announce),
+                (messages.info, self._on_info),
+            ],
+            user_data=peer,
+            on_open=self._on_open,
+            on_close=self._on_close,
+        )
+        if channel is None:
+            return
+        peer.channel = channel
+        self._pending[peer] = None
+        self._by_stream[stream] = peer
+        proof = self.capability.prove(stream.is_initiator, handshake_hash)
+        channel.open(Handshake(messages.VERSION, proof, self.is_active))
+
+    def _on_open(self, handshake: Handshake, channel: Channel) -> None:
+        peer: Peer = channel.user_data
+        stream = peer.stream
+        assert stream.handshake_hash is not None
+        if not self.capability.verify(
+            handshake.capability, not stream.is_initiator, stream.handshake_hash
+        ):
+            channel.close()
+            return
+        del self._pending[peer]
+        self._peers[peer] = None
+        self._peers_view = None
+        self._stats.peers_added += 1
+        peer.is_pending = False
+        self._tell(lambda session: session.peer_added(peer))
+        if handshake.active and not peer.is_removed:
+            self._set_active(peer)
+
+    def _on_close(self, _is_remote: bool, channel: Channel) -> None:
+        peer: Peer = channel.user_data
+        peer.is_removed = True
+        del self._by_stream[peer.stream]
+        if peer.is_pending:
+            del self._pending[peer]
+            return
+        if peer.is_active:
+            self._set_inactive(peer)
+        del self._peers[peer]
+        self._peers_view = None
+        self._stats.peers_removed += 1
+        self._tell(lambda session: session.peer_removed(peer))
+
+    def _on_lookup(self, lookup: Lookup, channel: Channel) -> None:
+        self._stats.wire_lookup.rx += 1
+        self._tell(lambda session: session.looked_up(lookup, channel.user_data))
+
+    def _on_announce(self, writers: list[Writer], channel: Channel) -> None:
+        self._stats.wire_announce.rx += 1
+        self._tell(lambda session: session.announced(writers, channel.user_data))
+
+    def _on_info(self, info: Info, channel: Channel) -> None:
+        self._stats.wire_info.rx += 1
+        peer: Peer = channel.user_data
+        if info.active and not peer.is_active:
+            self._set_active(peer)
+        elif peer.is_active and not info.active:
+            self._set_inactive(peer)
+
+    def _set_active(self, peer: Peer) -> None:
+        peer.is_active = True
+        self._active_peers += 1
+        self._check_idle()
+        self._tell(lambda session: session.peer_active(peer))
+
+    def _set_inactive(self, peer: Peer) -> None:
+        peer.is_active = False
+        self._active_peers -= 1
+        self._check_idle()
+        self._tell(lambda session: session.peer_inactive(peer))
+
+    def _tell(
+        self, event: Callable[[Member], None], sessions: tuple[Member, ...] | None = None
+    ) -> None:
+        """Tell every session of `event`.
+
+        What a hook brings about by itself waits until all sessions know of the event before it,
+        so that each sees every peer come before it goes.
+        """
+        self._news.append((event, self.sessions if sessions is None else sessions))
+        if self._is_telling:
+            return
+        self._is_telling = True
+        try:
+            while self._news:
+                event, sessions = self._news.popleft()
+                for session in sessions:
+                    event(session)
+        finally:
+            self._is_telling = False
+
+    def _check_idle(self) -> None:
+        is_idle = not self._sessions and self._active_peers == 0 and not self.is_destroyed
+        if is_idle is not self._is_idle:
+            self._is_idle = is_idle
+            if is_idle:
+                self._host.topic_idle(self)
+            else:
+                self._host.topic_busy(self)

@@ -1,0 +1,266 @@
+"""Wakeup: all topics and all streams of one application. Knows the timer that collects topics."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast, runtime_checkable
+
+from protomux import Protomux, ProtomuxError
+from protomux.encoding import BytesLike
+from protomux.hooks import is_pending
+from protomux.streams import FramedStream
+from protomux_wakeup import messages, metrics
+from protomux_wakeup.capability import Capability
+from protomux_wakeup.limits import Limits
+from protomux_wakeup.metrics import Stats
+from protomux_wakeup.session import Hook, Session, collect_hooks
+from protomux_wakeup.topic import Topic
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+__all__ = ["GC_TICKS", "Wakeup"]
+
+_log = logging.getLogger("protomux_wakeup")
+
+GC_TICKS: Final = 5
+"""Ticks of the interval that a topic stays idle before it is collected, as in the original."""
+
+
+@runtime_checkable
+class _Opens(Protocol):
+    async def wait_opened(self) -> None: ...
+
+
+class Wakeup:
+    """All topics of an application over all of its streams.
+
+    Attributes:
+        stats: what it counted, see `protomux_wakeup.Stats`.
+    """
+
+    def __init__(
+        self,
+        on_wakeup: Callable[[bytes, Protomux], object] | None = None,
+        *,
+        gc_interval: float = 2.0,
+        limits: Limits = Limits(),
+    ) -> None:
+        """Make one without topics and streams.
+
+        Args:
+            on_wakeup: on_wakeup(id, mux), plain or async, when a peer opens a topic that has no
+                session here. When it has ended, the peer is answered if there is a session by
+                then, else rejected. One that raises destroys the peer's stream.
+            gc_interval: seconds between two looks at idle topics, those without sessions and
+                active peers; one that is idle for five of them is collected.
+            limits: bounds for this object and for the muxes that it makes.
+        """
+        if gc_interval <= 0:
+            raise ValueError(f"expected a gc_interval above 0 seconds, got {gc_interval}")
+        self.stats = Stats()
+        self._on_wakeup = on_wakeup
+        self._gc_interval = gc_interval
+        self._limits = limits
+        self._topics: dict[bytes, Topic] = {}
+        self._muxes: dict[Protomux, None] = {}
+        self._opening: set[asyncio.Task[None]] = set()
+        self._idle: dict[Topic, int] = {}
+        self._gc_timer: asyncio.TimerHandle | None = None
+        self._is_destroyed = False
+
+    def __repr__(self) -> str:
+        return f"<Wakeup {len(self._topics)} topics {len(self._muxes)} streams>"
+
+    @property
+    def topics(self) -> Mapping[bytes, Topic]:
+        """The topics by their 32-byte id; read-only, and always up to date."""
+        return MappingProxyType(self._topics)
+
+    @property
+    def muxes(self) -> Iterable[Protomux]:
+        """The muxes of the streams that were added and are not gone."""
+        return self._muxes.keys()
+
+    def session(
+        self,
+        capability: BytesLike,
+        handler: object = None,
+        *,
+        active: bool = True,
+        discovery_key: BytesLike | None = None,
+        **hooks: Hook | None,
+    ) -> Session:
+        """Take interest in the topic of `capability`; sessions of one capability share it.
+
+        Args:
+            capability: 32 secret bytes; with a discovery_key any number of bytes but none.
+            handler: an object whose methods are hooks, by the names below.
+            active: whether the session wants news from the start.
+            discovery_key: 32 bytes that name the topic on the wire, in place of the capability's
+                own discovery key.
+            **hooks: on_peer_add, on_peer_remove, on_peer_active, on_peer_inactive
+                (peer, session), on_announce(writers, peer, session),
+                on_lookup(lookup, peer, session) and on_destroy(session), plain or async; in
+                front of those of `handler`. One that raises destroys the peer's stream.
+
+        Raises ValueError for a capability of the wrong size, or one other than that of the
+        topic with the same discovery_key; RuntimeError after `destroy()`.
+        """
+        self._check_alive()
+        found = collect_hooks(handler, hooks)
+        secret = Capability(capability, discovery_key)
+        topic = self._topics.get(secret.id)
+        if topic is not None and not topic.capability.is_same_secret(secret):
+            raise ValueError(
+                f"expected the capability that the topic {secret.id.hex()} has, got another"
+            )
+        if topic is None:
+            topic = self._topics[secret.id] = Topic(self, secret, active)
+            self.stats.topics_added += 1
+            topic.connect_all()
+        session = Session(topic, active, found, self.stats, self._limits)
+        topic.add_session(session)
+        return session
+
+    def get_sessions(
+        self, capability: BytesLike, *, discovery_key: BytesLike | None = None
+    ) -> tuple[Session, ...]:
+        """Return the sessions of the topic of `capability`."""
+        topic = self._topics.get(Capability(capability, discovery_key).id)
+        return () if topic is None else cast(tuple[Session, ...], topic.sessions)
+
+    def add_stream(self, stream: FramedStream | Protomux) -> None:
+        """Share topics over `stream`, until it is gone: a framed stream or the mux of one.
+
+        One that is not open yet is added when it opens; if it never does, that is its owner's
+        affair. Raises RuntimeError after `destroy()`.
+        """
+        self._check_alive()
+        framed = stream.stream if isinstance(stream, Protomux) else stream
+        if framed.handshake_hash is not None:
+            self._add_mux(Protomux.of(stream, limits=self._limits))
+            return
+        if not isinstance(framed, _Opens):
+            raise TypeError(f"expected a stream that is open or has wait_opened, got {framed!r}")
+        task = asyncio.get_running_loop().create_task(self._add_when_open(stream, framed))
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+
+    async def _add_when_open(self, stream: FramedStream | Protomux, framed: _Opens) -> None:
+        try:
+            await framed.wait_opened()
+        except ProtomuxError as error:
+            _log.debug("%r was not added, it did not open: %s", stream, error)
+        else:
+            self._add_mux(Protomux.of(stream, limits=self._limits))
+
+    def has_stream(
+        self,
+        stream: FramedStream | Protomux,
+        capability: BytesLike | None = None,
+        *,
+        discovery_key: BytesLike | None = None,
+    ) -> bool:
+        """Tell whether `stream` was added; with a capability, whether its topic has a peer there.
+
+        The peer may be pending.
+        """
+        framed = stream.stream if isinstance(stream, Protomux) else stream
+        if capability is None:
+            return isinstance(framed.receiver, Protomux) and framed.receiver in self._muxes
+        topic = self._topics.get(Capability(capability, discovery_key).id)
+        return topic is not None and topic.peer_of(framed) is not None
+
+    def destroy(self) -> None:
+        """Destroy all topics and sessions and let go of the streams, which stay open."""
+        if self._is_destroyed:
+            return
+        self._is_destroyed = True
+        for task in self._opening:
+            task.cancel()
+        for topic in list(self._topics.values()):
+            topic.destroy()
+        for mux in self._muxes:
+            mux.unpair(messages.PROTOCOL)
+        self._muxes.clear()
+
+    def register_metrics(self, registry: CollectorRegistry | None = None) -> None:
+        """Let Prometheus read `stats`, under the names that the original uses.
+
+        `registry` is the default one unless given. Needs the extra `metrics`; raises ImportError
+        without it.
+        """
+        metrics.register(self.stats, registry)
+
+    def _check_alive(self) -> None:
+        if self._is_destroyed:
+            raise RuntimeError("expected a Wakeup that is not destroyed")
+
+    def _add_mux(self, mux: Protomux) -> None:
+        if mux in self._muxes:
+            return
+        self._muxes[mux] = None
+        mux.add_close_callback(lambda _error: self._muxes.pop(mux, None))
+        mux.pair(messages.PROTOCOL, callback=lambda id: self._on_pair(id, mux))
+        for topic in list(self._topics.values()):
+            if topic.is_active:
+                topic.connect(mux)
+
+    def _on_pair(self, id: bytes | None, mux: Protomux) -> object:
+        """A peer opens a topic that is not open here."""
+        if id is None:
+            return None
+        if self._answer(id, mux) or self._on_wakeup is None:
+            return None
+        result = self._on_wakeup(id, mux)
+        if is_pending(result):
+            return self._answer_after(result, id, mux)
+        self._answer(id, mux)
+        return None
+
+    async def _answer_after(self, pending: Any, id: bytes, mux: Protomux) -> None:
+        await pending
+        self._answer(id, mux)
+
+    def _answer(self, id: bytes, mux: Protomux) -> bool:
+        topic = self._topics.get(id)
+        if topic is None or not topic.sessions:
+            return False
+        topic.connect(mux)
+        return True
+
+    # For the topics.
+
+    def topic_idle(self, topic: Topic) -> None:
+        """`topic` could be collected."""
+        self._idle[topic] = 0
+        self._schedule_gc()
+
+    def topic_busy(self, topic: Topic) -> None:
+        """`topic` is in use again."""
+        self._idle.pop(topic, None)
+        if not self._idle and self._gc_timer is not None:
+            self._gc_timer.cancel()
+            self._gc_timer = None
+
+    def topic_destroyed(self, topic: Topic) -> None:
+        """`topic` is no more."""
+        del self._topics[topic.id]
+        self.topic_busy(topic)
+
+    def _schedule_gc(self) -> None:
+        if self._gc_timer is None and self._idle:
+            loop = asyncio.get_running_loop()
+            self._gc_timer = loop.call_later(self._gc_interval, self._collect)
+
+    def _collect(self) -> None:
+        self._gc_timer = None
+        for topic in self._idle:
+            self._idle[topic] += 1
+        for topic in [topic for topic, ticks in self._idle.items() if ticks >= GC_TICKS]:
+            topic.destroy()
+        self._schedule_gc()
