@@ -16,7 +16,9 @@ class Limits:
             `LimitExceeded` in the sender. Default 16,777,198: the 2^24-1 bytes that a secret
             stream's length field can say, less the 17 bytes that its cipher adds.
         batch_size: a batch of this many bytes or more is cut, and the next one begun. Default
-            8 MiB, as in the original.
+            8 MiB, as in the original. 0 makes every message a frame of its own: an original that
+            receives a batch sends nothing until all async handlers of that batch have ended, so a
+            JavaScript handler that waits for an answer on the same stream would wait for ever.
         held_size: bytes of messages (each counted as its size + 512) that are held for channels
             which are not open here yet, before reading pauses. Default 32 KiB, as in the original.
         unsent_size: bytes of one loop tick's messages that wait for the end of the tick before

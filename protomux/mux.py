@@ -49,6 +49,24 @@ _HELD_OVERHEAD: Final = 512
 """What a held message counts for besides its bytes, as in the original."""
 
 
+class _Announced:
+    """An open of ours under the first of several names, and what was sent after it."""
+
+    __slots__ = ("bodies", "handshake", "protocol", "size")
+
+    def __init__(self, protocol: str, handshake: bytes) -> None:
+        self.protocol = protocol
+        self.handshake = handshake
+        self.bodies: list[bytes] = []
+        self.size = 0
+
+    def keep(self, body: bytes, limits: Limits) -> bool:
+        """Keep `body` to send it again; False if that is more than the peer would hold."""
+        self.bodies.append(body)
+        self.size += len(body) + _HELD_OVERHEAD
+        return self.size <= limits.held_size
+
+
 class _Link:
     """One channel of ours in its mux: its number, its place, and whom it is paired with."""
 
@@ -61,8 +79,8 @@ class _Link:
         self.number = 0
         self.remote: RemoteChannel[_Link] | None = None
         self.has_reservation = False
-        self.announced: tuple[str, bytes] | None = None
-        """Name and handshake of our open, while the peer may not know the name."""
+        self.announced: _Announced | None = None
+        """Our open, while the peer may not know the name that it carries."""
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -76,7 +94,10 @@ class _Link:
         self.mux._open_own(self, handshake)
 
     def send(self, body: bytes) -> bool:
-        return self.mux._queue(self.number, body)
+        is_drained = self.mux._queue(self.number, body)
+        if self.announced is not None and not self.announced.keep(body, self.mux._limits):
+            self.announced = None
+        return is_drained
 
     def close(self) -> None:
         self.mux._close_own(self)
@@ -334,6 +355,7 @@ class Protomux:
         self._outbox.take()
         self._free.clear()
         self._highest = self._waiting = self._held_size = 0
+        self._is_paused = False
         for link in links:
             link.remote = None
             link.channel.end(is_remote=True)
@@ -405,7 +427,8 @@ class Protomux:
         if remote is None:
             place.outgoing[number] = link
             self._unanswered[number] = place
-            link.announced = (channel.protocol, handshake) if channel.aliases else None
+            if channel.aliases:
+                link.announced = _Announced(channel.protocol, handshake)
             self._send_open(link, channel.protocol, handshake)
             return
         # Answer under the name that the peer used: it may not know our other one.
@@ -538,7 +561,7 @@ class Protomux:
                 self._free.append(own_number)
                 self._places.forget_if_idle(place)
                 return
-            if link.announced is not None and link.announced[0] == protocol:
+            if link.announced is not None and link.announced.protocol == protocol:
                 link.announced = None
             self._remotes[number] = remote
             remote.own, link.remote = link, remote
@@ -600,10 +623,11 @@ class Protomux:
         if paired is None or paired.announced is None or paired.remote is None:
             raise ProtocolError(f"invalid reject: channel {number} does not wait for an answer")
         # We are paired through an alias, but the peer did not know the name that we had opened
-        # under. It knows its own: open again under that.
-        _, handshake = paired.announced
-        paired.announced = None
-        self._send_open(paired, paired.remote.protocol, handshake)
+        # under, and has dropped what came after. It knows its own name: begin again under that.
+        announced, paired.announced = paired.announced, None
+        self._send_open(paired, paired.remote.protocol, announced.handshake)
+        for body in announced.bodies:
+            self._queue(number, body)
 
     def _receive_close(self, number: int) -> None:
         remote = self._remotes.get(number)

@@ -52,8 +52,8 @@ class Rendezvous(Generic[OwnT]):
         outgoing: our opens that have no answer yet, by our number; None in place of a channel
             that we closed meanwhile.
         incoming: the peer's opens that no channel of ours has opened for yet.
-        reserved: how many of `incoming`, from the first, belong to channels that were created
-            for them and are not opened yet.
+        reserved: how many of `incoming` are kept, from the first, for channels that were
+            created when there was one and are not opened yet.
         offers: pair callbacks that run now; the unpaired are rejected when the last has ended.
         opened: channels of ours that are opened and not closed.
         last: the channel opened last, until it closes.
@@ -103,18 +103,18 @@ class Rendezvous(Generic[OwnT]):
     def take_incoming(self, has_reservation: bool) -> RemoteChannel[OwnT] | None:
         """Pair a channel of ours that opens now: the peer's open that waits longest, if any.
 
-        Channels open in the order of the peer's opens, whatever the order in which they were
-        created, because the peer pairs our opens in the order in which they arrive.
+        It is always the first, whomever that was reserved for, because the peer takes the next
+        open of ours for the answer to its own first.
         """
         if has_reservation:
             self.reserved -= 1
-        elif len(self.incoming) <= self.reserved:
-            return None
-        return self.incoming.popleft()
+        return self.incoming.popleft() if self.incoming else None
 
     def take_unreserved(self) -> list[RemoteChannel[OwnT]]:
         """Remove and return the opens to reject: nobody was created for them."""
-        rest = [self.incoming.pop() for _ in range(len(self.incoming) - self.reserved)]
+        rest = []
+        while len(self.incoming) > self.reserved:
+            rest.append(self.incoming.pop())
         rest.reverse()
         return rest
 
@@ -124,10 +124,7 @@ class Rendezvous(Generic[OwnT]):
             if key not in self.keys:
                 self.keys.append(key)
         self.outgoing.update(other.outgoing)
-        if other.reserved:  # reservations count from the front
-            self.incoming.extendleft(reversed(other.incoming))
-        else:
-            self.incoming.extend(other.incoming)
+        self.incoming.extend(other.incoming)
         self.reserved += other.reserved
         self.offers += other.offers
         self.opened += other.opened

@@ -49,7 +49,8 @@ CLOSE_TIMEOUT: Final = 10.0
 """Seconds without a byte either way after which a closing stream gives its peer up."""
 
 _HIGH_WATER: Final = 64 * 1024
-"""Bytes written before the stream is open until `write` says False, as asyncio's transports."""
+"""Bytes that wait in the stream itself, either way, before the flow stops: those written before
+it is open, and those read while the receiver pauses. As in asyncio's transports."""
 
 _LENGTH_SIZE: Final = 3
 
@@ -306,7 +307,9 @@ class SecretStream(BaseStream, asyncio.Protocol):
     def _can_take(self) -> bool:
         if self._is_dead or self._is_asking:
             return False
-        return self._phase is not _Phase.FRAMES or self._can_deliver
+        if self._phase is not _Phase.FRAMES or self._can_deliver:
+            return True
+        return self._has_ended and self._receiver is None  # nobody will ever want them
 
     def _pump(self) -> None:
         """Take every whole message that may be taken now."""
@@ -329,23 +332,23 @@ class SecretStream(BaseStream, asyncio.Protocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             return
-        if not self._can_take:
-            transport.pause_reading()
-        elif self._peer_has_ended:
-            self._answer_end()
-        else:
+        # Some bytes are taken in even if nobody wants their frames yet: a stream that does not
+        # read does not learn that its peer is gone.
+        if self._peer_has_ended:
+            if self._can_take or not buffer:
+                self._answer_end()
+        elif self._can_take or len(buffer) <= _HIGH_WATER:
             transport.resume_reading()
+        else:
+            transport.pause_reading()
 
     def _check_size(self, size: int) -> None:
         """Refuse a message by its length alone, before its bytes are waited for."""
         if self._phase is _Phase.HANDSHAKE:
             if size > MAX_MESSAGE:
                 raise HandshakeError(f"expected at most {MAX_MESSAGE} bytes of Noise, got {size}")
-        elif self._phase is _Phase.HEADER:
-            if size != HEADER_SIZE:
-                raise ProtocolError(f"expected a header of {HEADER_SIZE} bytes, got {size}")
-        elif size < OVERHEAD:
-            raise ProtocolError(f"expected a message of {OVERHEAD} bytes or more, got {size}")
+        elif self._phase is _Phase.HEADER and size != HEADER_SIZE:
+            raise ProtocolError(f"expected a header of {HEADER_SIZE} bytes, got {size}")
 
     def _take(self, message: bytes) -> None:
         if self._phase is _Phase.HANDSHAKE:
@@ -360,10 +363,11 @@ class SecretStream(BaseStream, asyncio.Protocol):
         if self._phase is _Phase.HEADER:
             self._decryptor.start(message)
             self._phase = _Phase.FRAMES
-            self._clear_deadline()
+            if not self._has_ended:
+                self._clear_deadline()
             return
         frame = self._decryptor.decrypt(message)
-        if frame or not self._silence_out.seconds:
+        if self._receiver is not None and (frame or not self._silence_out.seconds):
             self._deliver(frame)
 
     # The handshake
@@ -450,7 +454,7 @@ class SecretStream(BaseStream, asyncio.Protocol):
             self.write(b"")
 
     def _time_out(self) -> None:
-        if self._can_take:  # else it is us who do not read
+        if self._transport is not None and self._transport.is_reading():
             self.abort(StreamClosed(f"nothing came from the peer for {self._silence_in.seconds} s"))
 
     # Closing
