@@ -1,0 +1,62 @@
+# Sets up what it needs in .venv (Python) and tests/interop/node_modules (Node, for the tests).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUNTIME := $(VENV)/.runtime
+DEV := $(VENV)/.dev
+NODE_MODULES := tests/interop/node_modules/.package-lock.json
+
+.PHONY: demo test lint interop-peers vectors bench-open clean
+
+demo: $(RUNTIME)
+	@$(BIN)/protomux-wakeup demo
+
+test: lint interop-peers
+	$(BIN)/pytest --cov --cov-branch --cov-report=term-missing --cov-fail-under=97
+
+lint: $(DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The npm originals, as peers for the interop tests. Without Node >= 18 those are skipped, unless
+# INTEROP=required.
+interop-peers:
+	@if sh .ci/has-node; then \
+		$(MAKE) --no-print-directory $(NODE_MODULES); \
+	elif [ "$$INTEROP" = required ]; then \
+		echo "INTEROP=required needs Node >= 18 and npm" >&2; exit 1; \
+	else \
+		echo "no Node >= 18 with npm: the interop tests will be skipped"; \
+	fi
+
+$(NODE_MODULES): tests/interop/package.json tests/interop/package-lock.json
+	npm ci --prefix tests/interop --no-audit --no-fund
+	@touch $@
+
+# Writes the golden vectors anew from the originals.
+vectors: $(NODE_MODULES)
+	node tests/golden/generate.mjs
+
+bench-open: $(RUNTIME)
+	$(BIN)/python -m bench open
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is $$($(PYTHON) --version): Python >= 3.11 is needed, set PYTHON=" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+
+$(RUNTIME): $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[cli]'
+	@touch $@
+
+$(DEV): $(RUNTIME) pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[cli,metrics]' --group dev
+	@touch $@
+
+clean:
+	rm -rf $(VENV) tests/interop/node_modules build dist .coverage \
+		.hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
