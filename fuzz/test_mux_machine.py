@@ -248,9 +248,9 @@ class TwoMuxes(RuleBasedStateMachine):
             assert len(mux._places) == 0
             for table in (mux._links, mux._unopened, mux._unanswered, mux._remotes):
                 assert not table
-            assert mux._held_size == mux._waiting == mux._outbox.size == 0
+            assert mux._held.size == mux._waiting == mux._writer._outbox.size == 0
             assert sorted(mux._free) == list(range(1, mux._highest + 1))
-            assert not mux._is_paused
+            assert self.is_destroyed or not mux._held._is_paused
 
 
 TestTwoMuxes = TwoMuxes.TestCase

@@ -18,7 +18,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any
 
 from protomux.channel import Channel, MessageSpec
 from protomux.encoding import Encoding, string, uint
@@ -32,21 +32,16 @@ from protomux.frames import (
     open_body,
     reject_body,
 )
+from protomux.held import HELD_OVERHEAD, HeldBytes
 from protomux.hooks import settle
 from protomux.limits import Limits
-from protomux.outbox import Outbox
+from protomux.outbox import FrameWriter
 from protomux.pairing import Key, PairingTable, RemoteChannel, Rendezvous
 from protomux.streams.base import FramedStream
 
 __all__ = ["Protomux"]
 
 _log = logging.getLogger("protomux")
-
-_FRAME_OVERHEAD: Final = 64
-"""More than a frame adds to the longest message: its integers have 9 bytes at most each."""
-
-_HELD_OVERHEAD: Final = 512
-"""What a held message counts for besides its bytes, as in the original."""
 
 
 class _Announced:
@@ -63,7 +58,7 @@ class _Announced:
     def keep(self, body: bytes, limits: Limits) -> bool:
         """Keep `body` to send it again; False if that is more than the peer would hold."""
         self.bodies.append(body)
-        self.size += len(body) + _HELD_OVERHEAD
+        self.size += len(body) + HELD_OVERHEAD
         return self.size <= limits.held_size
 
 
@@ -94,7 +89,7 @@ class _Link:
         self.mux._open_own(self, handshake)
 
     def send(self, body: bytes) -> bool:
-        is_drained = self.mux._queue(self.number, body)
+        is_drained = self.mux._writer.send(self.number, body)
         if self.announced is not None and not self.announced.keep(body, self.mux._limits):
             self.announced = None
         return is_drained
@@ -143,15 +138,8 @@ class Protomux:
         self._is_lost = False
         self._error: Exception | None = None
         self._close_callbacks: list[Callable[[Exception | None], object]] = []
-        # sending
-        self._outbox = Outbox(limits)
-        self._corked = 0
-        self._flush_is_due = False
-        self._stream_is_ready = True
-        self._drain_is_owed = False
-        # receiving
-        self._held_size = 0
-        self._is_paused = False
+        self._writer = FrameWriter(stream, self._drain, limits, self._loop)
+        self._held = HeldBytes(stream, limits.held_size)
         # our channels
         self._links: dict[int, _Link] = {}
         self._unopened: dict[_Link, None] = {}
@@ -185,7 +173,7 @@ class Protomux:
     @property
     def drained(self) -> bool:
         """False while the stream does not keep up, until `on_drain` of the channels."""
-        return self._stream_is_ready and self._outbox.size <= self._limits.unsent_size
+        return self._writer.drained
 
     def is_idle(self) -> bool:
         """Tell whether no channel is open here and no open of ours waits for its answer."""
@@ -283,15 +271,11 @@ class Protomux:
 
     def cork(self) -> None:
         """Hold back what is sent until `uncork()` has been called as often."""
-        self._corked += 1
+        self._writer.cork()
 
     def uncork(self) -> None:
         """Undo one `cork()`; after the last, all that was held leaves with this loop tick."""
-        if self._corked == 0:
-            raise RuntimeError("expected a cork() before uncork()")
-        self._corked -= 1
-        if self._outbox.size:
-            self._flush_soon()
+        self._writer.uncork()
 
     @contextmanager
     def corked(self) -> Iterator[None]:
@@ -309,7 +293,7 @@ class Protomux:
         """
         if not self._is_gone:
             self._is_gone = True
-            self._outbox.take()
+            self._writer.close()
             self.stream.abort(error)
 
     def add_close_callback(self, callback: Callable[[Exception | None], object]) -> None:
@@ -336,12 +320,15 @@ class Protomux:
 
     def pause_writing(self) -> None:
         """The stream asks to wait with more frames."""
-        self._stream_is_ready = False
+        self._writer.set_ready(False)
 
     def resume_writing(self) -> None:
         """The stream takes frames again."""
-        self._stream_is_ready = True
-        self._drain()
+        self._writer.set_ready(True)
+
+    def _drain(self) -> None:
+        for channel in self:
+            channel.drain()
 
     def connection_lost(self, error: Exception | None) -> None:
         """The stream is gone: every channel closes, and nothing is left of the peer."""
@@ -352,10 +339,9 @@ class Protomux:
             table.clear()
         self._pair_callbacks.clear()
         self._places.clear()
-        self._outbox.take()
+        self._writer.close()
         self._free.clear()
-        self._highest = self._waiting = self._held_size = 0
-        self._is_paused = False
+        self._highest = self._waiting = self._held.size = 0
         for link in links:
             link.remote = None
             link.channel.end(is_remote=True)
@@ -366,56 +352,11 @@ class Protomux:
             except Exception:
                 _log.exception("a close callback of %r failed", self)
 
-    # Sending.
-
-    def _queue(self, channel: int, body: bytes) -> bool:
-        self._check_size(len(body))
-        if self._is_gone:
-            return False
-        cut = self._outbox.add(channel, body)
-        if cut is not None:
-            self._write(cut)
-        if self._corked == 0:
-            self._flush_soon()
-        if self.drained:
-            return True
-        self._drain_is_owed = True
-        return False
-
-    def _check_size(self, size: int) -> None:
-        most = self._limits.frame_size - _FRAME_OVERHEAD
-        if size > most:
-            raise LimitExceeded(f"expected a message of at most {most} bytes, got {size}")
-
-    def _flush_soon(self) -> None:
-        if not self._flush_is_due:
-            self._flush_is_due = True
-            self._loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        self._flush_is_due = False
-        if self._corked or self._is_gone:
-            return
-        frame = self._outbox.take()
-        if frame is not None:
-            self._write(frame)
-        self._drain()
-
-    def _write(self, frame: bytes) -> None:
-        if not self.stream.write(frame):
-            self._stream_is_ready = False
-
-    def _drain(self) -> None:
-        if self._drain_is_owed and self.drained:
-            self._drain_is_owed = False
-            for channel in self:
-                channel.drain()
-
     # Our channels.
 
     def _open_own(self, link: _Link, handshake: bytes) -> None:
         channel = link.channel
-        self._check_size(len(handshake) + 4 * len(channel.protocol) + len(channel.id or b""))
+        self._writer.check_size(len(handshake) + 4 * len(channel.protocol) + len(channel.id or b""))
         del self._unopened[link]
         place = link.place = self._places.at(channel.protocol, channel.id, channel.aliases)
         remote = place.take_incoming(link.has_reservation)
@@ -444,7 +385,7 @@ class Protomux:
         return self._highest
 
     def _send_open(self, link: _Link, protocol: str, handshake: bytes) -> None:
-        self._queue(CONTROL, open_body(link.number, protocol, link.channel.id, handshake))
+        self._writer.send(CONTROL, open_body(link.number, protocol, link.channel.id, handshake))
 
     def _close_own(self, link: _Link) -> None:
         if link.number == 0:
@@ -454,7 +395,7 @@ class Protomux:
                 place.reserved -= 1
                 self._settle_place(place)
             return
-        self._queue(CONTROL, close_body(link.number))
+        self._writer.send(CONTROL, close_body(link.number))
         self._unlink(link)
 
     def _close_remotely(self, link: _Link) -> None:
@@ -557,7 +498,7 @@ class Protomux:
                 # We closed it before this answer came. An original overlooks a close that comes
                 # while its pair callback runs, and would take the channel for open: say it again
                 # before the number is used for another. Who knew it ignores this one.
-                self._queue(CONTROL, close_body(own_number))
+                self._writer.send(CONTROL, close_body(own_number))
                 self._free.append(own_number)
                 self._places.forget_if_idle(place)
                 return
@@ -571,7 +512,7 @@ class Protomux:
             len(self._remotes) >= self._limits.channels
             or self._waiting >= self._limits.waiting_opens
         ):
-            self._queue(CONTROL, reject_body(number))
+            self._writer.send(CONTROL, reject_body(number))
             self._places.forget_if_idle(place)
             return
         self._remotes[number] = remote
@@ -605,7 +546,7 @@ class Protomux:
             for remote in place.take_unreserved():
                 self._waiting -= 1
                 self._drop_remote(remote)
-                self._queue(CONTROL, reject_body(remote.number))
+                self._writer.send(CONTROL, reject_body(remote.number))
         self._places.forget_if_idle(place)
 
     def _receive_reject(self, number: int) -> None:
@@ -627,7 +568,7 @@ class Protomux:
         announced, paired.announced = paired.announced, None
         self._send_open(paired, paired.remote.protocol, announced.handshake)
         for body in announced.bodies:
-            self._queue(number, body)
+            self._writer.send(number, body)
 
     def _receive_close(self, number: int) -> None:
         remote = self._remotes.get(number)
@@ -643,21 +584,15 @@ class Protomux:
         if remote.is_closed:
             return
         remote.held.append((type, payload))
-        self._count_held(remote, len(payload) + _HELD_OVERHEAD)
+        self._count_held(remote, len(payload) + HELD_OVERHEAD)
 
     def _count_held(self, remote: RemoteChannel[_Link], size: int) -> None:
         remote.held_size += size
-        self._held_size += size
-        if not self._is_paused and self._held_size > self._limits.held_size:
-            self._is_paused = True
-            self.stream.pause_reading()
+        self._held.add(size)
 
     def _release_held(self, remote: RemoteChannel[_Link]) -> None:
-        self._held_size -= remote.held_size
-        remote.held_size = 0
-        if self._is_paused and self._held_size <= self._limits.held_size:
-            self._is_paused = False
-            self.stream.resume_reading()
+        size, remote.held_size = remote.held_size, 0
+        self._held.release(size)
 
     def _drop_remote(self, remote: RemoteChannel[_Link]) -> None:
         del self._remotes[remote.number]

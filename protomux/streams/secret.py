@@ -21,10 +21,8 @@ when nothing has moved for `CLOSE_TIMEOUT`.
 from __future__ import annotations
 
 import asyncio
-import hmac
-from collections.abc import Awaitable, Callable
 from enum import Enum, auto
-from typing import Final, TypeAlias, TypedDict, cast
+from typing import Final, TypedDict, cast
 
 from protomux.crypto import KEY_SIZE, KeyPair
 from protomux.errors import (
@@ -34,13 +32,13 @@ from protomux.errors import (
     ProtomuxError,
     StreamClosed,
 )
-from protomux.hooks import settle
+from protomux.streams.admission import Admission, Firewall
 from protomux.streams.base import BaseStream
 from protomux.streams.cipher import HEADER_SIZE, OVERHEAD, Decryptor, Encryptor
 from protomux.streams.idle import IdleTimer
 from protomux.streams.noise import MAX_MESSAGE, Handshake, SplitKeys
 
-__all__ = ["CLOSE_TIMEOUT", "MAX_FRAME", "Firewall", "SecretStream", "SecretStreamOptions"]
+__all__ = ["CLOSE_TIMEOUT", "MAX_FRAME", "SecretStream", "SecretStreamOptions"]
 
 MAX_FRAME: Final = 2**24 - 1 - OVERHEAD
 """Largest frame in bytes: the length field has 24 bits, and the cipher adds 17 bytes."""
@@ -53,11 +51,6 @@ _HIGH_WATER: Final = 64 * 1024
 it is open, and those read while the receiver pauses. As in asyncio's transports."""
 
 _LENGTH_SIZE: Final = 3
-
-Firewall: TypeAlias = Callable[[bytes], bool | Awaitable[bool]]
-"""firewall(remote_public_key) -> True to refuse the peer; plain or async.
-
-The sense is that of hyperdht's firewall. One that raises refuses too."""
 
 
 class SecretStreamOptions(TypedDict, total=False):
@@ -139,11 +132,7 @@ class SecretStream(BaseStream, asyncio.Protocol):
         self._encryptor: Encryptor | None = None
         self._decryptor: Decryptor | None = None
         self._opened: asyncio.Event | None = None
-        # who may be the peer
-        self._pinned = remote_public_key
-        self._firewall = firewall
-        self._is_admitted = False
-        self._is_asking = False
+        self._admission = Admission(remote_public_key, firewall, self._loop)
         # reading
         self._buffer = bytearray()
         self._peer_has_ended = False
@@ -305,7 +294,7 @@ class SecretStream(BaseStream, asyncio.Protocol):
 
     @property
     def _can_take(self) -> bool:
-        if self._is_dead or self._is_asking:
+        if self._is_dead or self._admission.is_pending:
             return False
         if self._phase is not _Phase.FRAMES or self._can_deliver:
             return True
@@ -354,10 +343,10 @@ class SecretStream(BaseStream, asyncio.Protocol):
         if self._phase is _Phase.HANDSHAKE:
             self._noise.read(message)
             key = self._noise.remote_public_key
-            if key is None or self._is_admitted:
+            if key is None or self._admission.is_granted:
                 self._shake_hands()
-            else:
-                self._admit(key)
+            else:  # before anything more of us is shown
+                self._admission.ask(key, self._admitted)
             return
         assert self._decryptor is not None
         if self._phase is _Phase.HEADER:
@@ -383,28 +372,12 @@ class SecretStream(BaseStream, asyncio.Protocol):
         if self._noise.keys is not None:
             self._open(self._noise.keys)
 
-    def _admit(self, key: bytes) -> None:
-        """Decide whether the peer may have this key, before anything more of us is shown."""
-        if self._pinned is not None and not hmac.compare_digest(key, self._pinned):
-            raise HandshakeError(f"expected a peer with the pinned key, got {key.hex()}")
-        self._is_asking = True
-        try:
-            verdict = False if self._firewall is None else self._firewall(key)
-        except Exception as error:
-            self._admitted(True, error)
-        else:
-            settle(verdict, self._loop, self._admitted)
-
-    def _admitted(self, is_refused: object, error: BaseException | None) -> None:
-        self._is_asking = False
+    def _admitted(self, refusal: HandshakeError | None) -> None:
         if self._is_dead:
             return
-        if is_refused or error is not None:
-            refusal = HandshakeError("the firewall refused the peer")
-            refusal.__cause__ = error
+        if refusal is not None:
             self.abort(refusal)
             return
-        self._is_admitted = True
         self._shake_hands()
         self._pump_soon()
 
