@@ -22,7 +22,7 @@ from typing import Any
 
 from protomux.channel import Channel, MessageSpec
 from protomux.encoding import Encoding, string, uint
-from protomux.errors import EncodingError, LimitExceeded, ProtocolError
+from protomux.errors import EncodingError, LimitExceeded, ProtocolError, StreamClosed
 from protomux.frames import (
     CONTROL,
     Control,
@@ -344,7 +344,8 @@ class Protomux:
         self._highest = self._waiting = self._held.size = 0
         for link in links:
             link.remote = None
-            link.channel.end(is_remote=True)
+            if not link.channel.is_closed:  # by the hook of another
+                link.channel.end(is_remote=True)
         callbacks, self._close_callbacks = self._close_callbacks, []
         for callback in callbacks:
             try:
@@ -355,6 +356,8 @@ class Protomux:
     # Our channels.
 
     def _open_own(self, link: _Link, handshake: bytes) -> None:
+        if self._is_lost:
+            raise StreamClosed("expected a stream to open a channel on, it is gone")
         channel = link.channel
         self._writer.check_size(len(handshake) + 4 * len(channel.protocol) + len(channel.id or b""))
         del self._unopened[link]
@@ -388,6 +391,8 @@ class Protomux:
         self._writer.send(CONTROL, open_body(link.number, protocol, link.channel.id, handshake))
 
     def _close_own(self, link: _Link) -> None:
+        if self._is_lost:
+            return
         if link.number == 0:
             del self._unopened[link]
             if link.has_reservation:

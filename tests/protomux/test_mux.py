@@ -1057,6 +1057,59 @@ async def test_a_lost_stream_closes_everything_and_wakes_everyone() -> None:
         channels[2].open()
 
 
+async def test_hooks_that_close_and_open_while_the_stream_goes_are_harmless() -> None:
+    a, _ = mux_pair()
+    log = Log()
+    raised: list[StreamClosed] = []
+
+    def on_close(_is_remote: bool, _channel: Channel) -> None:
+        second.close()
+        try:
+            unopened.open()
+        except StreamClosed as error:
+            raised.append(error)
+        assert a.create_channel("more") is None
+
+    first = create(a, "first", on_close=on_close)
+    second = create(a, "second", **log.hooks())
+    unopened = create(a, "unopened", **log.hooks())
+    first.open()
+    second.open()
+    await ticks(1)
+    a.destroy()
+    await ticks()
+    assert log == [("close", False), ("destroy",), ("close", True), ("destroy",)]
+    assert len(raised) == 1
+    assert first.is_destroyed
+
+
+async def test_closing_a_channel_that_was_never_opened_says_nothing() -> None:
+    a, peer = mux_and_raw()
+    log = Log()
+    create(a, **log.hooks()).close()
+    await ticks()
+    assert log == [("close", False), ("destroy",)]
+    assert peer.frames == []
+    assert a.is_idle()
+
+
+async def test_several_may_wait_for_one_channel() -> None:
+    a, b = mux_pair()
+    channel = create(a)
+    waiting = [asyncio.create_task(channel.wait_opened()) for _ in range(2)]
+    cancelled = asyncio.create_task(channel.wait_opened())
+    await ticks(1)
+    cancelled.cancel()
+    channel.open()
+    create(b).open()
+    assert await asyncio.gather(*waiting) == [True, True]
+    closing = [asyncio.create_task(channel.wait_closed()) for _ in range(2)]
+    await ticks(1)
+    channel.close()
+    await asyncio.gather(*closing)
+    assert await channel.wait_opened()
+
+
 async def test_a_close_callback_that_raises_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     a, _ = mux_pair()
     told: list[Exception | None] = []
