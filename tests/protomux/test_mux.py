@@ -979,6 +979,7 @@ async def test_a_hook_that_raises_after_the_close_is_only_logged(
     assert len(caplog.records) == 2
     assert stream_of(a).error is None
     assert one.is_destroyed
+    await ticks()
     again = create(a)
     again.open()
     create(b).open()
