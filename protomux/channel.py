@@ -301,6 +301,9 @@ class Channel:
         if self.is_closed:
             _log.error("a hook of %r failed after it closed", self, exc_info=error)
         else:
+            # Also told to the stream's receiver, but an application that does not look there
+            # would take its own mistake for a peer that left.
+            _log.warning("a hook of %r failed, its stream is aborted", self, exc_info=error)
             self._link.fail(error)
 
     def _enter(self, state: _State) -> None:

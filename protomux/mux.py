@@ -67,10 +67,10 @@ class _Link:
 
     __slots__ = ("announced", "channel", "has_reservation", "mux", "number", "place", "remote")
 
-    def __init__(self, mux: Protomux, place: Rendezvous[_Link]) -> None:
+    def __init__(self, mux: Protomux) -> None:
         self.mux = mux
-        self.place = place
         self.channel: Channel
+        self.place: Rendezvous[_Link]  # once it is opened, or has a reservation there
         self.number = 0
         self.remote: RemoteChannel[_Link] | None = None
         self.has_reservation = False
@@ -247,12 +247,18 @@ class Protomux:
             raise EncodingError(f"expected an id of bytes or None, got {id!r}")
         id = bytes(id) if id else None
         aliases = tuple(aliases)
-        place = self._places.at(protocol, id, aliases)
-        if unique and place.opened > 0:
-            return None
-        link = _Link(self, place)
-        link.has_reservation = place.reserve()
-        self._places.forget_if_idle(place)
+        # An alias may lead to opens that wait under it; else there is only to see who is there.
+        place = (
+            self._places.at(protocol, id, aliases) if aliases else self._places.find(protocol, id)
+        )
+        link = _Link(self)
+        if place is not None:
+            if unique and place.opened > 0:
+                return None
+            if place.reserve():
+                link.has_reservation = True
+                link.place = place
+            self._places.forget_if_idle(place)
         link.channel = Channel(
             link,
             protocol,

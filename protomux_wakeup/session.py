@@ -88,7 +88,7 @@ class Session:
         self._hooks = hooks
         self._stats = stats
         self._limits = limits
-        self._events: WeakSet[EventStream] = WeakSet()
+        self._events: WeakSet[EventStream] | None = None  # most sessions use hooks alone
 
     def __repr__(self) -> str:
         state = "destroyed" if self.is_destroyed else "active" if self.is_active else "inactive"
@@ -211,6 +211,8 @@ class Session:
         if self.is_destroyed:
             events.end()
         else:
+            if self._events is None:
+                self._events = WeakSet()
             self._events.add(events)
         return events
 
@@ -243,7 +245,7 @@ class Session:
     def ended(self) -> None:
         """The session is not of the topic any more."""
         self.is_destroyed = True
-        for events in list(self._events):
+        for events in list(self._events or ()):
             events.end()
         hook = self._hooks.get("on_destroy")
         if hook is None:
@@ -262,7 +264,7 @@ class Session:
     def _emit(self, name: str, event: Event, *args: Any) -> None:
         if self.is_destroyed:
             return
-        for events in list(self._events):
+        for events in list(self._events or ()):
             if not events.put(event):
                 event.peer.stream.abort(
                     LimitExceeded(

@@ -223,20 +223,21 @@ async def test_a_replica_sleeps_until_it_is_woken(start: Start, tmp_path: Path) 
     replicate = ("sleeping_replica.py", "replicate", "replica.db", port)
 
     replica = await start(*replicate)
-    await replica.says("asking what is new")
+    await replica.says("the writer is there, asking what is new")
     await replica.says("nothing new, asleep")
 
-    writer.hears("diary Dear diary!\n")
-    await replica.says("awake, logs to fetch from: 1")
-    await replica.says(r"fetched blocks 0 to 0 of [0-9a-f]{8}")
-    await replica.says("nothing new, asleep")
+    for number in range(2):  # being busy made it inactive, but not for good
+        writer.hears("diary Dear diary!\n")
+        await replica.says("awake, logs to fetch from: 1")
+        await replica.says(rf"fetched blocks {number} to {number} of [0-9a-f]{{8}}")
+        await replica.says("nothing new, asleep")
     assert blocks(tmp_path / "replica.db") == blocks(tmp_path / "writer.db")
 
     await replica.stop()
     writer.hears("".join(f"diary Day {number}\n" for number in range(1000)))
     writer.hears("news Something happened\n")
     replica = await start(*replicate)
-    while len(blocks(tmp_path / "replica.db")) < 1002:
+    while len(blocks(tmp_path / "replica.db")) < 1003:
         await replica.says("nothing new, asleep")
     await replica.stop()
     found = blocks(tmp_path / "replica.db")
@@ -249,7 +250,7 @@ async def test_a_replica_sleeps_until_it_is_woken(start: Start, tmp_path: Path) 
 
     replica = await start(*replicate)
     await replica.says("nothing new, asleep")
-    await writer.stop()
+    await writer.stop(signal.SIGTERM)
     await replica.says("the writer is gone: it has closed")
     await replica.ends()
 
@@ -270,9 +271,24 @@ async def test_python_and_node_ask_each_other(start: Start) -> None:
         await node.says(f"asked, hash {crypto.hash(PYTHON_LOG).hex()}")
         await node.says(f"told {PYTHON_LOG.hex()} 5")
         await node.says("the peer has left")
-    python = await start("talk_to_node.py", port, environment={"WAKEUP_CAPABILITY": "00" * 32})
+    stranger = {"WAKEUP_CAPABILITY": "00" * 32}
+    python = await start("talk_to_node.py", port, environment=stranger)
     await python.ends(1, r"no answer: .*\n")
     await node.stop()
+
+
+@runs("node_peer.mjs", "embed.py")
+@pytest.mark.usefixtures("node")
+async def test_a_service_is_the_client_of_node(start: Start) -> None:
+    node = await start("node_peer.mjs", "0")
+    port = (await node.says(r"listening on port (\d+)"))[1]
+    client = await start("embed.py", "client", "--port", port)
+    node_key = (await client.says(r"arrived ([0-9a-f]{64})"))[1]
+    await client.says(f"grown {b'node'.hex() * 8} 10")
+    await node.says(r"told [0-9a-f]{64} 1")
+    await node.stop()
+    await client.says(f"left {node_key}")
+    await client.ends()
 
 
 @runs("talk_to_node.py")

@@ -756,7 +756,7 @@ async def test_events_wake_who_waits() -> None:
     found = await asyncio.wait_for(task, 5)
     assert [type(event) for event in found] == [PeerAdded, PeerActive]
     gc.collect()
-    assert len(session._events) == 0  # nothing is queued for an iterator that is gone
+    assert not session._events  # nothing is queued for an iterator that is gone
 
 
 async def test_a_closed_iterator_takes_no_more() -> None:

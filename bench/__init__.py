@@ -1,0 +1,1 @@
+"""Side-by-side runs: how long things take, and how that grows. `python -m bench --help`."""
