@@ -276,7 +276,12 @@ class Peer:
         mux.fences += 1
         channel = mux.create_channel("fence", bytes([number]))
         assert channel is not None
+        # In a frame of its own: an original that gets it in a batch holds back all that it has to
+        # send until its pair callback ends, and that ends only when Node comes to the fence, which
+        # may depend on what is held back.
+        mux._writer._flush()
         channel.open()
+        mux._writer._flush()
         mux.gates[number].set()
         assert await channel.wait_opened(), "the fence did not open"
 
