@@ -1,5 +1,6 @@
 """Protomux for Python: many protocols between two peers over one encrypted stream.
 
+```python
 from protomux import Protomux, encoding
 from protomux.streams import open_connection
 
@@ -8,6 +9,7 @@ channel = mux.create_channel("chat")
 chat = channel.add_message(encoding.string, on_message=lambda text, channel: print(text))
 channel.open()
 chat.send("hello")
+```
 """
 
 from __future__ import annotations

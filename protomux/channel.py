@@ -78,6 +78,10 @@ class Link(Protocol):
         """The stream keeps up."""
         ...
 
+    def check_open(self, handshake: bytes) -> None:
+        """Raise StreamClosed or LimitExceeded where `open` cannot be done."""
+        ...
+
     def open(self, handshake: bytes) -> None:
         """Give the channel a number and send its open."""
         ...
@@ -246,14 +250,16 @@ class Channel:
         if self._state is not _State.CREATED:
             raise RuntimeError(f"expected a channel that was not opened yet, got {self!r}")
         data = b"" if self._encoding is None else self._encoding.encode(handshake)
-        self._link.open(data)
+        self._link.check_open(data)
         self._enter(_State.OPENING)
+        self._link.open(data)
 
     def close(self) -> None:
         """Close the channel and tell the peer; does nothing when it is closed already."""
         if not self.is_closed:
             self._link.close()
-            self.end(is_remote=False)
+            if not self.is_closed:  # the close itself may have cost the stream
+                self.end(is_remote=False)
 
     def cork(self) -> None:
         """As `Protomux.cork`: all channels of a stream share its batch."""
@@ -284,6 +290,8 @@ class Channel:
             return
         try:
             result = hook(*args)
+        except asyncio.CancelledError:
+            return  # as of an async hook: somebody wanted it to end
         except Exception as error:
             self._fail(error)
             return

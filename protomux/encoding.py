@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json as _json
 from collections.abc import Iterable
+from math import isinf
 from typing import Any, Final, Generic, NoReturn, Protocol, TypeAlias, TypeVar
 
 from protomux.errors import EncodingError
@@ -242,9 +243,16 @@ class _Json:
     def decode(self, data: bytes, start: int, end: int, /) -> tuple[Any, int]:
         text, after = string.decode(data, start, end)
         try:
-            return _json.loads(text, parse_constant=_no_constant), after
+            return _json.loads(text, parse_constant=_no_constant, parse_float=_finite), after
         except (ValueError, RecursionError) as error:
             raise EncodingError(f"expected JSON text: {error}") from error
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if isinf(value):
+        raise ValueError(f"{text} is too large a number")
+    return value
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -24,11 +24,16 @@ def is_pending(result: object) -> bool:
     return result is not None and isinstance(result, Awaitable)
 
 
-def settle(result: object, loop: asyncio.AbstractEventLoop, settled: Settled) -> None:
-    """Await `result` on `loop` and call `settled` when it ends; at once if it is a plain value."""
+def settle(
+    result: object, loop: asyncio.AbstractEventLoop, settled: Settled
+) -> asyncio.Future[Any] | None:
+    """Await `result` on `loop` and call `settled` when it ends; at once if it is a plain value.
+
+    Returns what can be cancelled, None for a plain value.
+    """
     if not isinstance(result, Awaitable):
         settled(result, None)
-        return
+        return None
 
     def done(task: asyncio.Future[Any]) -> None:
         _running.discard(task)
@@ -38,3 +43,4 @@ def settle(result: object, loop: asyncio.AbstractEventLoop, settled: Settled) ->
     task = asyncio.ensure_future(result, loop=loop)
     _running.add(task)
     task.add_done_callback(done)
+    return task

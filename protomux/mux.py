@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from protomux.channel import Channel, MessageSpec
-from protomux.encoding import Encoding, string, uint
+from protomux.encoding import BytesLike, Encoding, string, uint
 from protomux.errors import EncodingError, LimitExceeded, ProtocolError, StreamClosed
 from protomux.frames import (
     CONTROL,
@@ -42,6 +42,14 @@ from protomux.streams.base import FramedStream
 __all__ = ["Protomux"]
 
 _log = logging.getLogger("protomux")
+
+
+def _key(protocol: str, id: BytesLike | None) -> Key:
+    """Return the names of a place as the tables know them; EncodingError if they are none."""
+    string.encode(protocol)
+    if id is not None and not isinstance(id, bytes | bytearray | memoryview):
+        raise EncodingError(f"expected an id of bytes or None, got {id!r}")
+    return protocol, bytes(id) if id else None
 
 
 class _Announced:
@@ -84,6 +92,13 @@ class _Link:
     @property
     def drained(self) -> bool:
         return self.mux.drained
+
+    def check_open(self, handshake: bytes) -> None:
+        if self.mux._is_lost:
+            raise StreamClosed("expected a stream to open a channel on, it is gone")
+        channel = self.channel
+        names = 4 * len(channel.protocol) + len(channel.id or b"")
+        self.mux._writer.check_size(len(handshake) + names)
 
     def open(self, handshake: bytes) -> None:
         self.mux._open_own(self, handshake)
@@ -139,7 +154,7 @@ class Protomux:
         self._error: Exception | None = None
         self._close_callbacks: list[Callable[[Exception | None], object]] = []
         self._writer = FrameWriter(stream, self._drain, limits, self._loop)
-        self._held = HeldBytes(stream, limits.held_size)
+        self._held = HeldBytes(stream, limits)
         # our channels
         self._links: dict[int, _Link] = {}
         self._unopened: dict[_Link, None] = {}
@@ -150,6 +165,7 @@ class Protomux:
         self._remotes: dict[int, RemoteChannel[_Link]] = {}
         self._remote_highest = 0
         self._waiting = 0
+        self._waiting_size = 0
         # both
         self._places: PairingTable[_Link] = PairingTable()
         self._pair_callbacks: dict[Key, Callable[[bytes | None], object]] = {}
@@ -179,20 +195,20 @@ class Protomux:
         """Tell whether no channel is open here and no open of ours waits for its answer."""
         return self._highest == len(self._free)
 
-    def is_opened(self, protocol: str, id: bytes | None = None) -> bool:
+    def is_opened(self, protocol: str, id: BytesLike | None = None) -> bool:
         """Tell whether a channel of (protocol, id) is opened here and not closed."""
-        place = self._places.find(protocol, id or None)
+        place = self._places.find(*_key(protocol, id))
         return place is not None and place.opened > 0
 
-    def last_channel(self, protocol: str, id: bytes | None = None) -> Channel | None:
+    def last_channel(self, protocol: str, id: BytesLike | None = None) -> Channel | None:
         """Return the channel of (protocol, id) that was opened last, unless it has closed."""
-        place = self._places.find(protocol, id or None)
+        place = self._places.find(*_key(protocol, id))
         return place.last.channel if place is not None and place.last is not None else None
 
     def pair(
         self,
         protocol: str,
-        id: bytes | None = None,
+        id: BytesLike | None = None,
         *,
         callback: Callable[[bytes | None], object],
     ) -> None:
@@ -202,16 +218,24 @@ class Protomux:
         peer is rejected if there is still no channel for it when the callback has ended; a
         callback that raises destroys the stream.
         """
-        self._pair_callbacks[protocol, id or None] = callback
+        self._pair_callbacks[_key(protocol, id)] = callback
 
-    def unpair(self, protocol: str, id: bytes | None = None) -> None:
-        """Forget the callback of (protocol, id); does nothing if there is none."""
-        self._pair_callbacks.pop((protocol, id or None), None)
+    def unpair(
+        self,
+        protocol: str,
+        id: BytesLike | None = None,
+        *,
+        callback: Callable[[bytes | None], object] | None = None,
+    ) -> None:
+        """Forget the callback of (protocol, id), or only if it is `callback` still."""
+        key = _key(protocol, id)
+        if callback is None or self._pair_callbacks.get(key) is callback:
+            self._pair_callbacks.pop(key, None)
 
     def create_channel(
         self,
         protocol: str,
-        id: bytes | None = None,
+        id: BytesLike | None = None,
         *,
         aliases: Iterable[str] = (),
         unique: bool = True,
@@ -242,27 +266,13 @@ class Protomux:
         """
         if self._is_gone:
             return None
-        string.encode(protocol)
-        if id is not None and not isinstance(id, bytes | bytearray | memoryview):
-            raise EncodingError(f"expected an id of bytes or None, got {id!r}")
-        id = bytes(id) if id else None
+        _, key = _key(protocol, id)
         aliases = tuple(aliases)
-        # An alias may lead to opens that wait under it; else there is only to see who is there.
-        place = (
-            self._places.at(protocol, id, aliases) if aliases else self._places.find(protocol, id)
-        )
         link = _Link(self)
-        if place is not None:
-            if unique and place.opened > 0:
-                return None
-            if place.reserve():
-                link.has_reservation = True
-                link.place = place
-            self._places.forget_if_idle(place)
         link.channel = Channel(
             link,
             protocol,
-            id,
+            key,
             aliases=aliases,
             handshake=handshake,
             messages=messages,
@@ -272,6 +282,17 @@ class Protomux:
             on_destroy=on_destroy,
             on_drain=on_drain,
         )
+        # An alias may lead to opens that wait under it; else there is only to see who is there.
+        place = (
+            self._places.at(protocol, key, aliases) if aliases else self._places.find(protocol, key)
+        )
+        if place is not None:
+            if unique and place.opened > 0:
+                return None
+            if place.reserve():
+                link.has_reservation = True
+                link.place = place
+            self._places.forget_if_idle(place)
         self._unopened[link] = None
         return link.channel
 
@@ -312,6 +333,11 @@ class Protomux:
         else:
             self._close_callbacks.append(callback)
 
+    def remove_close_callback(self, callback: Callable[[Exception | None], object]) -> None:
+        """Forget a `callback` that was added; does nothing if there is none."""
+        if callback in self._close_callbacks:
+            self._close_callbacks.remove(callback)
+
     # What the stream tells us.
 
     def frame_received(self, frame: bytes) -> None:
@@ -334,7 +360,8 @@ class Protomux:
 
     def _drain(self) -> None:
         for channel in self:
-            channel.drain()
+            if not channel.is_closed:  # by the hook of another
+                channel.drain()
 
     def connection_lost(self, error: Exception | None) -> None:
         """The stream is gone: every channel closes, and nothing is left of the peer."""
@@ -347,7 +374,7 @@ class Protomux:
         self._places.clear()
         self._writer.close()
         self._free.clear()
-        self._highest = self._waiting = self._held.size = 0
+        self._highest = self._waiting = self._waiting_size = self._held.size = 0
         for link in links:
             link.remote = None
             if not link.channel.is_closed:  # by the hook of another
@@ -362,10 +389,7 @@ class Protomux:
     # Our channels.
 
     def _open_own(self, link: _Link, handshake: bytes) -> None:
-        if self._is_lost:
-            raise StreamClosed("expected a stream to open a channel on, it is gone")
         channel = link.channel
-        self._writer.check_size(len(handshake) + 4 * len(channel.protocol) + len(channel.id or b""))
         del self._unopened[link]
         place = link.place = self._places.at(channel.protocol, channel.id, channel.aliases)
         remote = place.take_incoming(link.has_reservation)
@@ -382,7 +406,7 @@ class Protomux:
             self._send_open(link, channel.protocol, handshake)
             return
         # Answer under the name that the peer used: it may not know our other one.
-        self._waiting -= 1
+        self._waited(remote)
         remote.own, link.remote = link, remote
         self._send_open(link, remote.protocol, handshake)
         # on_open waits for the end of the tick, so that whoever opens the channel here can
@@ -411,16 +435,18 @@ class Protomux:
 
     def _close_remotely(self, link: _Link) -> None:
         self._unlink(link)
-        link.channel.end(is_remote=True)
+        if not link.channel.is_closed:
+            link.channel.end(is_remote=True)
 
     def _unlink(self, link: _Link) -> None:
-        """Take a channel that closes now out of every table."""
+        """Take a channel that closes now out of every table, if it is still in them."""
+        if self._links.pop(link.number, None) is None:
+            return
         place = link.place = link.place.current
         place.opened -= 1
         if place.last is link:
             place.last = None
         number, link.number = link.number, 0
-        del self._links[number]
         remote, link.remote = link.remote, None
         if remote is not None:
             self._drop_remote(remote)
@@ -522,13 +548,14 @@ class Protomux:
         if (
             len(self._remotes) >= self._limits.channels
             or self._waiting >= self._limits.waiting_opens
+            or self._waiting_size + end - handshake > self._limits.waiting_size
         ):
             self._writer.send(CONTROL, reject_body(number))
             self._places.forget_if_idle(place)
             return
         self._remotes[number] = remote
         self._waiting += 1
-        self._count_held(remote, end - handshake)
+        self._waiting_size += end - handshake
         place.incoming.append(remote)
         place.offers += 1
         self._offer(place, protocol, id)
@@ -548,14 +575,18 @@ class Protomux:
 
         callbacks = self._pair_callbacks
         callback = callbacks.get((protocol, id)) or callbacks.get((protocol, None))
-        result = None if callback is None else callback(id)
-        settle(result, self._loop, settled)
+        try:
+            result = None if callback is None else callback(id)
+        except asyncio.CancelledError as error:
+            settled(None, error)
+        else:
+            settle(result, self._loop, settled)
 
     def _settle_place(self, place: Rendezvous[_Link]) -> None:
         """Reject what nobody here wants, once no pair callback can want it any more."""
         if place.offers == 0:
             for remote in place.take_unreserved():
-                self._waiting -= 1
+                self._waited(remote)
                 self._drop_remote(remote)
                 self._writer.send(CONTROL, reject_body(remote.number))
         self._places.forget_if_idle(place)
@@ -595,9 +626,7 @@ class Protomux:
         if remote.is_closed:
             return
         remote.held.append((type, payload))
-        self._count_held(remote, len(payload) + HELD_OVERHEAD)
-
-    def _count_held(self, remote: RemoteChannel[_Link], size: int) -> None:
+        size = len(payload) + HELD_OVERHEAD
         remote.held_size += size
         self._held.add(size)
 
@@ -605,6 +634,10 @@ class Protomux:
         size, remote.held_size = remote.held_size, 0
         self._held.release(size)
 
+    def _waited(self, remote: RemoteChannel[_Link]) -> None:
+        self._waiting -= 1
+        self._waiting_size -= len(remote.handshake)
+
     def _drop_remote(self, remote: RemoteChannel[_Link]) -> None:
-        del self._remotes[remote.number]
+        self._remotes.pop(remote.number, None)
         self._release_held(remote)

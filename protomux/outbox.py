@@ -156,8 +156,13 @@ class FrameWriter:
             self._drain()
 
     def _write(self, frame: bytes) -> None:
-        if not self._stream.write(frame):
-            self._is_ready = False
+        try:
+            is_ready = self._stream.write(frame)
+        except Exception as error:  # a stream that loses a frame is of no use any more
+            self.close()
+            self._stream.abort(error)
+        else:
+            self._is_ready = self._is_ready and is_ready
 
     def _drain(self) -> None:
         if self._drain_is_owed and self.drained:

@@ -1,14 +1,16 @@
 """The wakeup protocol: peers who share a capability tell each other which logs have grown.
 
+```python
 from protomux.streams import open_connection
 from protomux_wakeup import Wakeup
 
 wakeup = Wakeup()
 wakeup.add_stream(await open_connection("127.0.0.1", 4000))
 async with wakeup.session(capability) as session:
-session.broadcast_lookup()
-async for event in session.events():
-print(event)
+    session.broadcast_lookup()
+    async for event in session.events():
+        print(event)
+```
 """
 
 from __future__ import annotations

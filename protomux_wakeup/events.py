@@ -105,12 +105,13 @@ class EventStream:
     def put(self, event: Event) -> bool:
         """Queue `event`; False if it was refused because too much waits already.
 
-        Comings and goings are never refused, since there are only as many as peers.
+        That a peer became inactive or is gone is never refused: it follows on something that was
+        taken, or on the refusal that costs the peer its stream.
         """
         if self._has_ended:
             return True
         size = 1 + len(event.writers) if isinstance(event, Announced) else 1
-        is_bounded = not isinstance(event, PeerAdded | PeerRemoved)
+        is_bounded = not isinstance(event, PeerInactive | PeerRemoved)
         if is_bounded and self._events and self._size + size > self._most:
             return False
         self._events.append((event, size))

@@ -130,9 +130,9 @@ class Session:
         return self.topic.peer_of(stream.stream if isinstance(stream, Protomux) else stream)
 
     def add_stream(self, stream: FramedStream | Protomux) -> None:
-        """Open this one topic on an open `stream`, also while the topic is inactive."""
+        """Open this one topic on `stream` when that is open, also while the topic is inactive."""
         if not self.is_destroyed:
-            self.topic.connect(Protomux.of(stream, limits=self._limits))
+            self.topic.add_stream(stream)
 
     def lookup(self, peer: Peer, hash: bytes | None = None) -> bool:
         """Ask `peer` which logs have grown; `hash` (32 bytes) is for the peer's `on_lookup`.
@@ -191,9 +191,9 @@ class Session:
         self._set_active(False)
 
     def _set_active(self, is_active: bool) -> None:
-        if not self.is_destroyed:
+        if not self.is_destroyed and is_active is not self.is_active:
             self.is_active = is_active
-            self.topic.refresh()
+            self.topic.session_changed(self)
 
     def destroy(self) -> None:
         """Leave the topic. Without sessions and active peers it is collected after a while."""

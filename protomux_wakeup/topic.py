@@ -78,6 +78,10 @@ class TopicHost(Protocol):
         """The streams to open the topic on."""
         ...
 
+    def when_open(self, stream: FramedStream | Protomux, then: Callable[[Protomux], None]) -> None:
+        """Call `then` with the mux of `stream`, when that is open."""
+        ...
+
     def topic_idle(self, topic: Topic) -> None:
         """`topic` could be collected."""
         ...
@@ -113,6 +117,7 @@ class Topic:
         self._pending: dict[Peer, None] = {}
         self._by_stream: dict[FramedStream, Peer] = {}
         self._active_peers = 0
+        self._active_sessions = 0
         self._is_idle = False
         self._peers_view: tuple[Peer, ...] | None = ()
         self._news: deque[tuple[Callable[[Member], None], tuple[Member, ...]]] = deque()
@@ -151,19 +156,26 @@ class Topic:
         """Make `session` a member."""
         self._stats.sessions_opened += 1
         self._sessions[session] = None
-        self.refresh()
+        self._active_sessions += session.is_active
+        self._refresh()
 
     def remove_session(self, session: Member) -> None:
         """Let `session` go."""
         if session in self._sessions:
             del self._sessions[session]
             self._stats.sessions_closed += 1
-            self.refresh()
+            self._active_sessions -= session.is_active
+            self._refresh()
             self._tell(lambda member: member.ended(), (session,))
 
-    def refresh(self) -> None:
-        """Find out anew whether any session is active, and tell the peers if that changed."""
-        is_active = any(session.is_active for session in self._sessions)
+    def session_changed(self, session: Member) -> None:
+        """`session` has become active, or inactive."""
+        self._active_sessions += 1 if session.is_active else -1
+        self._refresh()
+
+    def _refresh(self) -> None:
+        """Tell the peers if the topic has become active, or inactive."""
+        is_active = self._active_sessions > 0
         if is_active is not self.is_active:
             self.is_active = is_active
             for peer in [*self._pending, *self._peers]:
@@ -187,6 +199,10 @@ class Topic:
         self._host.topic_destroyed(self)
 
     # Peers
+
+    def add_stream(self, stream: FramedStream | Protomux) -> None:
+        """Open the topic on `stream`, when that is open."""
+        self._host.when_open(stream, self.connect)
 
     def connect_all(self) -> None:
         """Open the topic on every stream where it is not open."""
@@ -235,9 +251,17 @@ class Topic:
         self._peers_view = None
         self._stats.peers_added += 1
         peer.is_pending = False
-        self._tell(lambda session: session.peer_added(peer))
-        if handshake.active and not peer.is_removed:
-            self._set_active(peer)
+        peer.is_active = handshake.active
+        if handshake.active:
+            self._active_peers += 1
+            self._check_idle()
+
+        def arrived(session: Member) -> None:
+            session.peer_added(peer)
+            if handshake.active:
+                session.peer_active(peer)
+
+        self._tell(arrived)
 
     def _on_close(self, _is_remote: bool, channel: Channel) -> None:
         peer: Peer = channel.user_data
@@ -246,12 +270,21 @@ class Topic:
         if peer.is_pending:
             del self._pending[peer]
             return
-        if peer.is_active:
-            self._set_inactive(peer)
         del self._peers[peer]
         self._peers_view = None
         self._stats.peers_removed += 1
-        self._tell(lambda session: session.peer_removed(peer))
+        was_active = peer.is_active
+        if was_active:
+            peer.is_active = False
+            self._active_peers -= 1
+            self._check_idle()
+
+        def left(session: Member) -> None:
+            if was_active:
+                session.peer_inactive(peer)
+            session.peer_removed(peer)
+
+        self._tell(left)
 
     def _on_lookup(self, lookup: Lookup, channel: Channel) -> None:
         self._stats.wire_lookup.rx += 1

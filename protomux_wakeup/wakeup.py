@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast, runtime_checkable
 
 from protomux import Protomux, ProtomuxError
 from protomux.encoding import BytesLike
@@ -33,6 +33,13 @@ GC_TICKS: Final = 5
 @runtime_checkable
 class _Opens(Protocol):
     async def wait_opened(self) -> None: ...
+
+
+class _Callbacks(NamedTuple):
+    """What a mux was told to call."""
+
+    on_pair: Callable[[bytes | None], object]
+    on_close: Callable[[Exception | None], object]
 
 
 class Wakeup:
@@ -66,7 +73,7 @@ class Wakeup:
         self._gc_interval = gc_interval
         self._limits = limits
         self._topics: dict[bytes, Topic] = {}
-        self._muxes: dict[Protomux, None] = {}
+        self._muxes: dict[Protomux, _Callbacks] = {}
         self._opening: set[asyncio.Task[None]] = set()
         self._idle: dict[Topic, int] = {}
         self._gc_timer: asyncio.TimerHandle | None = None
@@ -140,23 +147,7 @@ class Wakeup:
         affair. Raises RuntimeError after `destroy()`.
         """
         self._check_alive()
-        framed = stream.stream if isinstance(stream, Protomux) else stream
-        if framed.handshake_hash is not None:
-            self._add_mux(Protomux.of(stream, limits=self._limits))
-            return
-        if not isinstance(framed, _Opens):
-            raise TypeError(f"expected a stream that is open or has wait_opened, got {framed!r}")
-        task = asyncio.get_running_loop().create_task(self._add_when_open(stream, framed))
-        self._opening.add(task)
-        task.add_done_callback(self._opening.discard)
-
-    async def _add_when_open(self, stream: FramedStream | Protomux, framed: _Opens) -> None:
-        try:
-            await framed.wait_opened()
-        except ProtomuxError as error:
-            _log.debug("%r was not added, it did not open: %s", stream, error)
-        else:
-            self._add_mux(Protomux.of(stream, limits=self._limits))
+        self.when_open(stream, self._add_mux)
 
     def has_stream(
         self,
@@ -184,8 +175,9 @@ class Wakeup:
             task.cancel()
         for topic in list(self._topics.values()):
             topic.destroy()
-        for mux in self._muxes:
-            mux.unpair(messages.PROTOCOL)
+        for mux, forget in list(self._muxes.items()):
+            mux.unpair(messages.PROTOCOL, callback=forget.on_pair)
+            mux.remove_close_callback(forget.on_close)
         self._muxes.clear()
 
     def register_metrics(self, registry: CollectorRegistry | None = None) -> None:
@@ -203,9 +195,12 @@ class Wakeup:
     def _add_mux(self, mux: Protomux) -> None:
         if mux in self._muxes:
             return
-        self._muxes[mux] = None
-        mux.add_close_callback(lambda _error: self._muxes.pop(mux, None))
-        mux.pair(messages.PROTOCOL, callback=lambda id: self._on_pair(id, mux))
+        callbacks = self._muxes[mux] = _Callbacks(
+            on_pair=lambda id: self._on_pair(id, mux),
+            on_close=lambda _error: self._muxes.pop(mux, None),
+        )
+        mux.pair(messages.PROTOCOL, callback=callbacks.on_pair)
+        mux.add_close_callback(callbacks.on_close)
         for topic in list(self._topics.values()):
             if topic.is_active:
                 topic.connect(mux)
@@ -235,6 +230,35 @@ class Wakeup:
 
     # For the topics.
 
+    def when_open(self, stream: FramedStream | Protomux, then: Callable[[Protomux], None]) -> None:
+        """Call `then` with the mux of `stream`: now if that is open, else when it opens."""
+        framed = stream.stream if isinstance(stream, Protomux) else stream
+        if framed.handshake_hash is not None:
+            then(Protomux.of(stream, limits=self._limits))
+            return
+        if not isinstance(framed, _Opens):
+            raise TypeError(f"expected a stream that is open or has wait_opened, got {framed!r}")
+        waiting = self._wait_opened(stream, framed, then)
+        task = asyncio.get_running_loop().create_task(waiting)
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+
+    async def _wait_opened(
+        self,
+        stream: FramedStream | Protomux,
+        framed: _Opens,
+        then: Callable[[Protomux], None],
+    ) -> None:
+        try:
+            await framed.wait_opened()
+            mux = Protomux.of(stream, limits=self._limits)
+        except ProtomuxError as error:
+            _log.debug("%r was not added, it did not open: %s", stream, error)
+        except Exception:  # whatever the application aborted it with, or its own receiver
+            _log.warning("%r was not added", stream, exc_info=True)
+        else:
+            then(mux)
+
     def topic_idle(self, topic: Topic) -> None:
         """`topic` could be collected."""
         self._idle[topic] = 0
@@ -253,9 +277,13 @@ class Wakeup:
         self.topic_busy(topic)
 
     def _schedule_gc(self) -> None:
-        if self._gc_timer is None and self._idle:
+        if self._gc_timer is not None or not self._idle:
+            return
+        try:
             loop = asyncio.get_running_loop()
-            self._gc_timer = loop.call_later(self._gc_interval, self._collect)
+        except RuntimeError:
+            return  # no loop, no peers: there is time until the next topic is idle
+        self._gc_timer = loop.call_later(self._gc_interval, self._collect)
 
     def _collect(self) -> None:
         self._gc_timer = None

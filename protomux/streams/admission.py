@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from protomux.errors import HandshakeError
 from protomux.hooks import settle
@@ -26,7 +26,7 @@ class Admission:
         is_granted: it has let the peer in.
     """
 
-    __slots__ = ("_firewall", "_loop", "_pinned", "is_granted", "is_pending")
+    __slots__ = ("_asking", "_firewall", "_loop", "_pinned", "is_granted", "is_pending")
 
     def __init__(
         self, pinned: bytes | None, firewall: Firewall | None, loop: asyncio.AbstractEventLoop
@@ -36,6 +36,7 @@ class Admission:
         self._pinned = pinned
         self._firewall = firewall
         self._loop = loop
+        self._asking: asyncio.Future[Any] | None = None
 
     def ask(self, key: bytes, decided: Callable[[HandshakeError | None], None]) -> None:
         """Call `decided` with None if the peer may have `key`, else with the reason.
@@ -63,4 +64,9 @@ class Admission:
         except Exception as error:
             answered(True, error)
         else:
-            settle(verdict, self._loop, answered)
+            self._asking = settle(verdict, self._loop, answered)
+
+    def cancel(self) -> None:
+        """Nobody wants to know any more."""
+        if self._asking is not None:
+            self._asking.cancel()

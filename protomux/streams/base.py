@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Protocol
 
 __all__ = ["BaseStream", "FrameReceiver", "FramedStream"]
@@ -37,7 +38,12 @@ class FrameReceiver(Protocol):
 
 
 class FramedStream(Protocol):
-    """Frames both ways, in order, whole, between two peers who share a handshake hash."""
+    """Frames both ways, in order, whole, between two peers who share a handshake hash.
+
+    A stream calls its receiver from the event loop only, never from inside a call of the
+    receiver's to the stream: what `write`, `resume_reading` or `abort` bring about comes in a
+    later tick. (`pause_writing` may come from inside `write`, as asyncio's transports do it.)
+    """
 
     @property
     def is_initiator(self) -> bool:
@@ -144,6 +150,13 @@ class BaseStream(ABC):
     @abstractmethod
     def _pump(self) -> None:
         """Deliver what has come, while `_can_deliver`."""
+
+    def _end_soon(self, end: Callable[[], None]) -> None:
+        """Call `end` after all that is sent in this loop tick was written.
+
+        The next tick is not enough: what is sent in this one after the close is written there.
+        """
+        self._loop.call_soon(self._loop.call_soon, end)
 
     @property
     def _can_deliver(self) -> bool:

@@ -14,15 +14,14 @@ class IdleTimer:
     A touch only reads the clock; the timer finds out when it fires whether it came too early.
     """
 
-    __slots__ = ("_callback", "_handle", "_loop", "seconds", "touched")
+    __slots__ = ("_callback", "_handle", "_loop", "_touched", "seconds")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
         self.seconds = 0.0
         self._loop = loop
         self._callback = callback
         self._handle: asyncio.TimerHandle | None = None
-        self.touched = 0.0
-        """Loop time of the last touch."""
+        self._touched = 0.0
 
     def start(self, seconds: float) -> None:
         """Begin to count from now; takes the place of what ran before."""
@@ -34,7 +33,7 @@ class IdleTimer:
 
     def touch(self) -> None:
         """Count from now."""
-        self.touched = self._loop.time()
+        self._touched = self._loop.time()
 
     def stop(self) -> None:
         """Do not call back any more."""
@@ -43,10 +42,10 @@ class IdleTimer:
             self._handle = None
 
     def _fire(self) -> None:
-        due = self.touched + self.seconds
+        due = self._touched + self.seconds
         if due <= self._loop.time():
             self.touch()
-            due = self.touched + self.seconds
+            due = self._touched + self.seconds
             self._handle = self._loop.call_at(due, self._fire)
             self._callback()
         else:

@@ -45,6 +45,7 @@ class MemoryStream(BaseStream):
         self._inbox_size = 0
         self._is_closing = False
         self._has_ended = False
+        self._has_seen_end = False
         self._other_is_waiting = False
 
     def __repr__(self) -> str:
@@ -86,7 +87,7 @@ class MemoryStream(BaseStream):
         """End this side after this loop tick; the stream is gone when the other end has too."""
         if not self.is_closing:
             self._is_closing = True
-            self._loop.call_soon(self._end)
+            self._end_soon(self._end)
 
     def abort(self, error: Exception | None = None) -> None:
         """Cut the stream at once, at both ends; what is on the way is lost."""
@@ -102,27 +103,30 @@ class MemoryStream(BaseStream):
             self._has_ended = True
             self._other._inbox.append(None)
             self._other._pump_soon()
+            self._pump_soon()
 
     def _pump(self) -> None:
-        while self._inbox and self._can_deliver:
+        # When this side has ended and has no receiver, nobody will ever want what comes.
+        while self._inbox and (self._can_deliver or (self._has_ended and self._receiver is None)):
             frame = self._inbox.popleft()
             if frame is None:
-                self._other_has_ended()
+                self._see_end()
                 return
             self._inbox_size -= len(frame)
-            self._deliver(frame)
+            if self._receiver is not None:
+                self._deliver(frame)
         if self._other_is_waiting and self._inbox_size <= HIGH_WATER // 4:
             self._other_is_waiting = False
             receiver = self._other._receiver
             if receiver is not None and not self._other._is_lost:
                 receiver.resume_writing()
 
-    def _other_has_ended(self) -> None:
-        if self._has_ended:
+    def _see_end(self) -> None:
+        self._has_seen_end = True
+        self.close()
+        if self._other._has_seen_end:
             self._loop.call_soon(self._lose, None)
             self._loop.call_soon(self._other._lose, None)
-        else:
-            self.close()
 
 
 def memory_pair(

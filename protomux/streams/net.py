@@ -15,7 +15,6 @@ from typing import Self, TypeAlias, Unpack
 
 from protomux.crypto import KeyPair
 from protomux.hooks import settle
-from protomux.streams.noise import SplitKeys
 from protomux.streams.secret import SecretStream, SecretStreamOptions
 
 __all__ = [
@@ -68,9 +67,10 @@ async def start_server(
 ) -> Server:
     """Listen on `host`:`port` (port 0: any free one) and return the server.
 
-    `on_stream(stream)`, plain or async, is called for every peer whose handshake is complete and
-    whom the firewall lets in; when it raises, that stream is aborted with its error. Options are
-    those of `open_connection`; the key pair is one for all streams, a random one unless given.
+    `on_stream(stream)`, plain or async, is called for every peer whom the firewall lets in and who
+    has proved its key in this very handshake, by its header; when it raises, that stream is
+    aborted with its error. Options are those of `open_connection`; the key pair is one for all
+    streams, a random one unless given.
 
     Raises OSError where it cannot listen there.
     """
@@ -216,8 +216,7 @@ class _AcceptedStream(SecretStream):
         super().__init__(False, **options)
         self._server = server
 
-    def _open(self, keys: SplitKeys) -> None:
-        super()._open(keys)
+    def _prove(self) -> None:
         self._loop.call_soon(self._server._opened, self)
 
     def _lose(self, error: Exception | None) -> None:

@@ -58,6 +58,9 @@ class SplitKeys(NamedTuple):
     receive: bytes
     handshake_hash: bytes
 
+    def __repr__(self) -> str:
+        return "<SplitKeys>"
+
 
 def _scalar(seed: bytes) -> bytes:
     """Return the clamped scalar of an Ed25519 seed (RFC 8032, section 5.1.5)."""
@@ -87,8 +90,9 @@ class Handshake:
 
     Attributes:
         is_initiator: this side writes first.
-        remote_public_key: the peer's static key, 32 bytes, as soon as it is known; the peer has
-            proved that it owns it when `keys` is there.
+        remote_public_key: the peer's static key, 32 bytes, as soon as it is known. When `keys` is
+            there the peer has proved that it owns it, but for the responder of IK: the message that
+            came there may be replayed, and only what comes next tells.
         keys: None until the last message.
     """
 

@@ -113,7 +113,9 @@ class SecretStream(BaseStream, asyncio.Protocol):
         """
         super().__init__(asyncio.get_running_loop() if loop is None else loop)
         if remote_public_key is not None and len(remote_public_key) != KEY_SIZE:
-            raise ValueError(f"expected a remote_public_key of 32 bytes, got {remote_public_key!r}")
+            raise ValueError(
+                f"expected a remote_public_key of 32 bytes, got {len(remote_public_key)}"
+            )
         for name, seconds in (
             ("keep_alive", keep_alive),
             ("timeout", timeout),
@@ -135,6 +137,7 @@ class SecretStream(BaseStream, asyncio.Protocol):
         self._admission = Admission(remote_public_key, firewall, self._loop)
         # reading
         self._buffer = bytearray()
+        self._received = 0
         self._peer_has_ended = False
         # writing
         self._early: list[bytes] = []
@@ -185,18 +188,18 @@ class SecretStream(BaseStream, asyncio.Protocol):
                 self._opened = asyncio.Event()
             await self._opened.wait()
         if not self.is_open:
-            raise self.error or StreamClosed("the stream was closed before it was open")
+            raise self.error or StreamClosed("the stream is closed")
 
     def set_keep_alive(self, seconds: float) -> None:
         """Send an empty message after so many seconds without a write; 0 turns it off.
 
         Empty messages of the peer are dropped while it is on, and delivered while it is off.
         """
-        self._silence_out.start(seconds)
+        self._start_timer(self._silence_out, seconds)
 
     def set_timeout(self, seconds: float) -> None:
         """Abort after so many seconds without a byte of the peer; 0 turns it off."""
-        self._silence_in.start(seconds)
+        self._start_timer(self._silence_in, seconds)
 
     # FramedStream
 
@@ -222,7 +225,7 @@ class SecretStream(BaseStream, asyncio.Protocol):
         """Flush, end our half, and close when the peer has ended its own."""
         if not self.is_closing:
             self._is_closing = True
-            self._loop.call_soon(self._end)
+            self._end_soon(self._end)
 
     def abort(self, error: Exception | None = None) -> None:
         """Close the transport at once; what is not sent is lost."""
@@ -248,13 +251,14 @@ class SecretStream(BaseStream, asyncio.Protocol):
         if self._handshake_timeout:
             late = HandshakeError(f"no complete handshake after {self._handshake_timeout} s")
             self._deadline = self._loop.call_later(self._handshake_timeout, self.abort, late)
-        self._silence_out.start(self._silence_out.seconds)
-        self._silence_in.start(self._silence_in.seconds)
+        for timer in (self._silence_out, self._silence_in):
+            timer.start(timer.seconds)
         self._shake_hands()
 
     def data_received(self, data: bytes) -> None:
         """Bytes came from the transport."""
         self._silence_in.touch()
+        self._received += len(data)
         self._buffer += data
         self._pump()
 
@@ -352,8 +356,9 @@ class SecretStream(BaseStream, asyncio.Protocol):
         if self._phase is _Phase.HEADER:
             self._decryptor.start(message)
             self._phase = _Phase.FRAMES
-            if not self._has_ended:
+            if not self._is_closing:
                 self._clear_deadline()
+            self._prove()
             return
         frame = self._decryptor.decrypt(message)
         if self._receiver is not None and (frame or not self._silence_out.seconds):
@@ -397,6 +402,9 @@ class SecretStream(BaseStream, asyncio.Protocol):
         if self._is_closing:
             self._loop.call_soon(self._end)
 
+    def _prove(self) -> None:
+        """The peer's header was right: it has the keys of this handshake, and not a replay."""
+
     # Writing
 
     def _send(self, message: bytes) -> None:
@@ -422,6 +430,11 @@ class SecretStream(BaseStream, asyncio.Protocol):
             self._deadline.cancel()
             self._deadline = None
 
+    def _start_timer(self, timer: IdleTimer, seconds: float) -> None:
+        timer.seconds = seconds
+        if self._transport is not None and not self._is_lost:
+            timer.start(seconds)
+
     def _send_keep_alive(self) -> None:
         if self.is_open:
             self.write(b"")
@@ -437,21 +450,22 @@ class SecretStream(BaseStream, asyncio.Protocol):
         if self._is_dead or self._has_ended:
             return
         transport = self._transport
-        if self._encryptor is None or transport is None:
-            if transport is None or not self._early:
-                self.abort()
-            return  # else the early frames go first: _open comes back here
-        self._has_ended = True
+        if transport is None or (self._encryptor is None and not self._early):
+            self.abort()
+            return
         self._watch_close(None)
+        if self._encryptor is None:
+            return  # the early frames go first: _open comes back here
+        self._has_ended = True
         if self._peer_has_ended or not transport.can_write_eof():
             transport.close()
         else:
             transport.write_eof()
 
-    def _watch_close(self, before: tuple[int, float] | None) -> None:
+    def _watch_close(self, before: tuple[int, int] | None) -> None:
         """Abort when nothing has moved either way since the last look at it."""
         assert self._transport is not None
-        now = (self._transport.get_write_buffer_size(), self._silence_in.touched)
+        now = (self._transport.get_write_buffer_size(), self._received)
         if now == before:
             self.abort(StreamClosed(f"the peer did not close within {CLOSE_TIMEOUT} s"))
         else:
@@ -474,6 +488,7 @@ class SecretStream(BaseStream, asyncio.Protocol):
         self._clear_deadline()
         self._silence_out.stop()
         self._silence_in.stop()
+        self._admission.cancel()
         self._buffer.clear()
         self._early.clear()
         super()._lose(error)

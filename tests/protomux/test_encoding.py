@@ -91,6 +91,7 @@ def test_what_does_not_fit_is_refused_by_name(
         (string, "01ff", r"expected UTF-8 text, got bytes b'\\xff'"),
         (json, "034e614e", "NaN is no JSON value"),
         (json, "017b", "expected JSON text"),
+        (json, "0531653939395d"[:12], "1e999 is too large a number"),
         (array(uint), "fe01001000", "at most 1048576 items, got 1048577"),
         (array(uint), "0201", "expected 1 bytes of an integer at 2, got 0"),
         (buffer, "0501", "expected 5 bytes of a buffer at 1, got 1"),

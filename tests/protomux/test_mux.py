@@ -885,6 +885,36 @@ async def test_reading_pauses_past_the_bound_of_held_messages_and_resumes() -> N
     assert peer.bodies()[-1] == (0, b"\x02\x02")
 
 
+async def test_opens_that_wait_do_not_stop_reading() -> None:
+    a, peer = mux_and_raw(Limits(waiting_size=40_000))
+    release = asyncio.Event()
+
+    async def pair(_id: bytes | None) -> None:
+        await release.wait()
+
+    a.pair("foo", callback=pair)
+    for number in range(1, 1001):
+        peer.open(number, "foo", number.to_bytes(2, "little"), bytes(40))
+    peer.open(1001, "foo", b"one too many", bytes(40))
+    await ticks()
+    assert not stream_of(a)._is_paused
+    assert peer.bodies() == [(0, b"\x02" + uint.encode(1001))]
+    release.set()
+    await ticks()
+    assert len(peer.bodies()) == 1000
+    assert a._waiting == a._waiting_size == 0
+
+
+async def test_more_held_than_can_be_paused_for_destroys_the_stream() -> None:
+    a, peer = mux_and_raw(Limits(held_most=100_000))
+    a.pair("foo", callback=lambda _id: asyncio.Event().wait())
+    peer.open(1, "foo")
+    peer.stream.write(b"\x00\x00\x01" + b"\x02\x00x" * 1000)  # one frame: no pause stops it
+    await peer.wait_lost()
+    with pytest.raises(LimitExceeded, match="at most 100000 bytes of messages"):
+        raise stream_of(a).error or AssertionError("no error")
+
+
 # Hooks
 
 
@@ -1189,6 +1219,119 @@ async def test_held_messages_stop_when_the_stream_is_destroyed() -> None:
     peer.stream.write(b"\x00\x00\x00\x07\x01\x01\x03foo\x00\x00\x01\x02\x00\x01\x02\x00\x02")
     await peer.wait_lost()
     assert log == [1]
+
+
+async def test_a_stream_that_is_lost_inside_a_call_is_no_crash() -> None:
+    a, _ = mux_pair(Limits(batch_size=0))
+    stream = stream_of(a)
+
+    def lose(frame: bytes) -> bool:
+        stream._lose(StreamClosed("inside write"))
+        return False
+
+    log = Log()
+    one = create(a, "one", **log.hooks())
+    two = create(a, "two")
+    one.open()
+    stream.write = lose  # type: ignore[method-assign]
+    two.open()
+    assert one.is_destroyed
+    assert two.is_destroyed
+    assert log == [("close", True), ("destroy",)]
+
+    a, _ = mux_pair(Limits(batch_size=0))
+    stream = stream_of(a)
+    one, two = create(a, "one"), create(a, "two")
+    one.open()
+    two.open()
+    stream.write = lose  # type: ignore[method-assign]
+    one.close()
+    assert one.is_destroyed
+    assert two.is_destroyed
+
+
+async def test_a_stream_that_raises_when_written_to_is_aborted() -> None:
+    a, _ = mux_pair()
+    error = OSError("no more")
+
+    def fail(frame: bytes) -> bool:
+        raise error
+
+    stream_of(a).write = fail  # type: ignore[method-assign]
+    channel = create(a)
+    channel.open()
+    await channel.wait_closed()
+    assert stream_of(a).error is error
+
+
+async def test_a_cancelled_call_of_a_plain_hook_is_no_failure() -> None:
+    a, peer = mux_and_raw()
+
+    def cancelled(*_args: object) -> None:
+        raise asyncio.CancelledError
+
+    channel = create(a, messages=[raw], on_open=cancelled)
+    channel.open()
+    a.pair("bar", callback=cancelled)
+    peer.open(1, "foo")
+    peer.open(2, "bar")
+    await ticks()
+    assert channel.is_open
+    assert (0, b"\x02\x02") in peer.bodies()
+
+
+async def test_on_drain_is_not_told_to_a_channel_that_another_one_closed() -> None:
+    a, _ = mux_pair()
+    log = Log()
+    second = create(a, "second", **log.hooks())
+    first = create(a, "first", messages=[raw], on_drain=lambda _channel: second.close())
+    first.open()
+    second.open()
+    assert not first.messages[0].send(bytes(100_000))
+    await ticks()
+    assert ("drain",) not in log
+
+
+async def test_messages_of_the_wrong_form_leave_the_peers_open_alone() -> None:
+    a, peer = mux_and_raw()
+
+    def pair(_id: bytes | None) -> None:
+        with pytest.raises(TypeError):
+            a.create_channel("foo", messages=[{"encodign": raw}])
+
+    a.pair("foo", callback=pair)
+    peer.open(1, "foo")
+    assert await peer.wait_frames(1) == [b"\x00\x02\x01"]
+
+
+async def test_what_is_sent_after_the_close_in_one_tick_arrives() -> None:
+    a, b = mux_pair()
+    log = Log()
+    one = create(a, messages=[string])
+    create(b, messages=[(string, log.message)]).open()
+    one.open()
+    await ticks()
+    with a.corked():
+        one.messages[0].send("before")
+        a.stream.close()
+    one.messages[0].send("after")
+    await a.stream.wait_closed()
+    assert log == ["before", "after"]
+
+
+async def test_ids_may_be_anything_bytes_like() -> None:
+    a, b = mux_pair()
+    calls: list[bytes | None] = []
+    b.pair("foo", bytearray(b"id"), callback=calls.append)
+    create(a, "foo", memoryview(b"id")).open()
+    assert a.is_opened("foo", bytearray(b"id"))
+    assert a.last_channel("foo", bytearray(b"id")) is not None
+    await ticks()
+    assert calls == [b"id"]
+    b.unpair("foo", bytearray(b"id"), callback=print)
+    assert b._pair_callbacks
+    b.unpair("foo", bytearray(b"id"))
+    assert not b._pair_callbacks
 
 
 # What a peer may not do

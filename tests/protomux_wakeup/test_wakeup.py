@@ -350,7 +350,7 @@ async def test_sessions_of_one_capability_share_a_topic() -> None:
     assert one.get_sessions(b"\x02" * 32) == ()
     other = two.session(CAPABILITY)
     await ticks()
-    assert log.names == ["peer_add", "peer_add", "peer_active", "peer_active"]
+    assert log.names == ["peer_add", "peer_active", "peer_add", "peer_active"]
     other.broadcast_announce([(KEY, 1)])
     await ticks()
     assert log.names[4:] == ["announce", "announce"]
@@ -514,6 +514,87 @@ async def test_a_stream_that_never_opens_is_nobodys_error() -> None:
     assert not wakeup.has_stream(stream)
 
 
+async def test_a_stream_aborted_by_the_application_before_it_opens_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    wakeup = Wakeup()
+    stream = SecretStream(True)
+    wakeup.add_stream(stream)
+    await ticks()
+    stream.abort(ValueError("of the application"))
+    await ticks()
+    assert "was not added" in caplog.text
+
+
+async def test_a_session_waits_for_its_stream_to_open() -> None:
+    one, two = Wakeup(), Wakeup()
+    session, other = one.session(CAPABILITY, active=False), two.session(CAPABILITY)
+    a, b = await secret_pair()
+    session.add_stream(a)
+    two.add_stream(b)
+    await until(lambda: session.peers and other.peers)
+    a.abort()
+    await a.wait_closed()
+    await b.wait_closed()
+
+
+async def test_two_wakeups_of_one_mux_do_not_take_each_others_callback() -> None:
+    a, b = memory_pair()
+    first, second, other = Wakeup(), Wakeup(), Wakeup()
+    first.add_stream(a)
+    second.add_stream(a)
+    other.add_stream(b)
+    first.destroy()
+    session = second.session(CAPABILITY, active=False)
+    other.session(CAPABILITY)
+    await ticks()
+    assert len(session.peers) == 1
+    assert len(Protomux.of(a)._close_callbacks) == 1
+
+
+async def test_a_peer_is_as_it_was_told() -> None:
+    one, two, a, _ = pair()
+    seen: list[tuple[str, bool, bool]] = []
+
+    def note(name: str) -> Callable[[Peer, Session], None]:
+        return lambda peer, session: seen.append((name, peer.is_active, peer in session.peers))
+
+    one.session(CAPABILITY, on_peer_add=note("peer_add"), on_peer_inactive=note("peer_inactive"))
+    two.session(CAPABILITY)
+    await ticks()
+    a.abort()
+    await ticks()
+    assert seen == [("peer_add", True, True), ("peer_inactive", False, False)]
+
+
+def test_sessions_can_come_and_go_without_a_loop() -> None:
+    log = Log()
+    wakeup = Wakeup()
+    wakeup.session(CAPABILITY, **log.hooks()).destroy()
+    assert log == [("destroy",)]
+    wakeup.destroy()
+
+
+async def test_a_peer_that_comes_and_goes_for_ever_is_bounded() -> None:
+    one = Wakeup(limits=Limits(queued_events=10))
+    session = one.session(CAPABILITY)
+    session.events()
+    events = session.events()
+    stream, peer = with_raw(one)
+    await peer.wait_frames(1)
+    for _ in range(20):
+        if peer.is_lost:
+            break
+        peer.open_topic(1)
+        await ticks()
+        peer.close(1)
+        session.add_stream(stream)
+        await ticks()
+    await peer.wait_lost()
+    assert isinstance(stream.error, LimitExceeded)
+    assert len(events._events) < 20
+
+
 async def test_a_stream_that_cannot_be_waited_for_is_refused() -> None:
     class Bare:
         is_initiator = True
@@ -669,7 +750,7 @@ async def test_what_a_hook_brings_about_is_told_after_what_it_was_told() -> None
     session = one.session(CAPABILITY, **log.hooks())
     two.session(CAPABILITY)
     await ticks()
-    assert log.names == ["drop", "peer_add", "peer_remove"]
+    assert log.names == ["drop", "peer_add", "peer_active", "peer_inactive", "peer_remove"]
     assert session.topic._active_peers == 0
 
 
@@ -905,7 +986,7 @@ async def test_a_topic_destroyed_from_a_hook_tells_everybody() -> None:
     one.session(CAPABILITY, **log.hooks())
     two.session(CAPABILITY)
     await ticks()
-    assert log.names == ["peer_add", "peer_remove", "destroy"]
+    assert log.names == ["peer_add", "peer_active", "peer_inactive", "peer_remove", "destroy"]
 
 
 async def test_a_session_that_leaves_while_its_topic_is_destroyed_ends_once() -> None:

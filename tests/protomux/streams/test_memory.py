@@ -10,6 +10,7 @@ import pytest
 from protomux.errors import StreamClosed
 from protomux.streams import memory_pair
 from tests.raw_peer import RawPeer
+from tests.ticking import ticks
 
 
 class Receiver(RawPeer):
@@ -97,7 +98,7 @@ async def test_close_flushes_and_waits_for_the_other_end() -> None:
     a.close()
     assert a.is_closing
     a.write(b"still in the tick of the close")
-    await asyncio.sleep(0)
+    await ticks(2)
     assert a.write(b"too late") is False
     b.write(b"an answer")
     assert await one.wait_frames(1) == [b"an answer"]
@@ -181,3 +182,29 @@ async def test_cancelling_a_wait_leaves_the_stream_alone() -> None:
     assert a.is_open
     a.close()
     await a.wait_closed()
+
+
+async def test_what_was_written_waits_for_a_reader_that_closes_too() -> None:
+    a, b = memory_pair()
+    one, two = RawPeer(a), RawPeer(b)
+    b.pause_reading()
+    a.write(b"hello")
+    a.close()
+    b.close()
+    await ticks()
+    assert not two.is_lost
+    b.resume_reading()
+    await one.wait_lost()
+    await two.wait_lost()
+    assert two.frames == [b"hello"]
+    assert a.error is b.error is None
+
+
+async def test_ends_without_receivers_close() -> None:
+    a, b = memory_pair()
+    a.write(b"nobody")
+    a.close()
+    b.close()
+    async with asyncio.timeout(5):
+        await a.wait_closed()
+        await b.wait_closed()

@@ -20,8 +20,9 @@ from protomux.streams import (
     start_unix_server,
 )
 from protomux.streams.net import OnStream
+from protomux.streams.noise import Handshake
 from tests.raw_peer import RawPeer
-from tests.ticking import until
+from tests.ticking import ticks, until
 
 Connect = Callable[..., Any]
 
@@ -230,6 +231,21 @@ async def test_a_stream_lost_as_it_opens_is_not_handed_over(place: Place) -> Non
         await asyncio.wait_for(handed.wait(), 5)
         await finish(ours)
     assert streams == []
+
+
+async def test_a_replayed_handshake_is_not_handed_over(tmp_path: Path) -> None:
+    place = Place("unix", tmp_path)
+    keys = KeyPair.generate()
+    streams: list[SecretStream] = []
+    first = Handshake("IK", True, KeyPair.generate(), keys.public_key).write()
+    async with await place.listen(streams.append, key_pair=keys, pattern="IK") as server:
+        _, writer = await asyncio.open_unix_connection(str(place.path))
+        writer.write(len(first).to_bytes(3, "little") + first)
+        await until(lambda: any(stream.is_open for stream in server._opening))
+        await ticks()
+        assert streams == []
+        writer.close()
+        await until(lambda: not server._opening)
 
 
 async def test_a_wrong_option_is_an_error_at_once(place: Place) -> None:

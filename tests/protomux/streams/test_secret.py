@@ -525,6 +525,31 @@ async def test_our_own_pause_is_not_the_peers_silence() -> None:
     await closed(a, b)
 
 
+async def test_timers_of_a_stream_that_is_gone_stay_off() -> None:
+    a, b = await secret_pair()
+    await opened(a, b)
+    a.abort()
+    await closed(a, b)
+    a.set_timeout(0.01)
+    a.set_keep_alive(0.01)
+    assert a._silence_in._handle is a._silence_out._handle is None
+
+
+async def test_a_firewall_that_nobody_waits_for_is_cancelled() -> None:
+    cancelled = asyncio.Event()
+
+    async def firewall(_key: bytes) -> bool:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+        return False
+
+    a, b = await secret_pair({}, {"firewall": firewall, "handshake_timeout": 0.05})
+    await closed(a, b)
+    await asyncio.wait_for(cancelled.wait(), 5)
+
+
 # Closing
 
 
@@ -577,7 +602,7 @@ async def test_closing_during_the_handshake() -> None:
     await asyncio.sleep(0)
     stream.close()
     assert repr(stream) == "<SecretStream initiator closing>"
-    with pytest.raises(StreamClosed, match="before it was open"):
+    with pytest.raises(StreamClosed, match="the stream is closed"):
         await waiter
     assert stream.error is None
     raw.close()
@@ -593,6 +618,34 @@ async def test_closing_during_the_handshake_sends_first_what_was_written() -> No
     await closed(a, b)
     assert two.frames == [b"early"]
     assert a.error is b.error is None
+
+
+async def test_closing_with_early_frames_and_a_silent_peer_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(secret_module, "CLOSE_TIMEOUT", 0.02)
+    stream, raw = await secret_and_raw(True, handshake_timeout=0)
+    stream.write(b"early")
+    stream.close()
+    await closed(stream)
+    assert isinstance(stream.error, StreamClosed)
+    raw.close()
+
+
+async def test_our_own_timer_is_no_sign_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secret_module, "CLOSE_TIMEOUT", 0.05)
+    stream, peer = await by_hand(timeout=0.01)
+    RawPeer(stream)
+    stream.pause_reading()
+    for _ in range(10):
+        await peer.raw.write_message(peer.encryptor.encrypt(bytes(10_000)))
+    transport = stream.transport
+    assert transport is not None
+    await until(lambda: not transport.is_reading())
+    stream.close()
+    await closed(stream)
+    assert isinstance(stream.error, StreamClosed)
+    peer.raw.close()
 
 
 async def test_a_stream_without_a_transport_can_be_closed_and_aborted() -> None:
@@ -642,7 +695,7 @@ async def test_abort_tells_the_receiver_of_its_error() -> None:
 
 
 async def test_arguments_are_checked() -> None:
-    with pytest.raises(ValueError, match="a remote_public_key of 32 bytes, got b'short'"):
+    with pytest.raises(ValueError, match="a remote_public_key of 32 bytes, got 5"):
         SecretStream(True, remote_public_key=b"short")
     for name in ("keep_alive", "timeout", "handshake_timeout"):
         with pytest.raises(ValueError, match=f"{name} of 0 seconds or more, got -1"):
