@@ -245,12 +245,14 @@ class TwoMuxes(RuleBasedStateMachine):
             assert mux.is_idle(), "a number leaked"
             assert not list(mux)
             # Nothing is left of old channels but the freed numbers.
-            assert len(mux._places) == 0
-            for table in (mux._links, mux._unopened, mux._unanswered, mux._remotes):
+            board = mux._board
+            assert len(board.places) == 0
+            for table in (board._links, board._unopened, board._unanswered, board._remotes):
                 assert not table
-            assert mux._held.size == mux._waiting == mux._writer._outbox.size == 0
-            assert sorted(mux._free) == list(range(1, mux._highest + 1))
-            assert self.is_destroyed or not mux._held._is_paused
+            assert board.held.size == board._waiting == board._waiting_size == 0
+            assert mux._writer._outbox.size == 0
+            assert sorted(board._free) == list(range(1, board._highest + 1))
+            assert self.is_destroyed or not board.held._is_paused
 
 
 TestTwoMuxes = TwoMuxes.TestCase

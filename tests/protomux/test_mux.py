@@ -902,7 +902,7 @@ async def test_opens_that_wait_do_not_stop_reading() -> None:
     release.set()
     await ticks()
     assert len(peer.bodies()) == 1000
-    assert a._waiting == a._waiting_size == 0
+    assert a._board._waiting == a._board._waiting_size == 0
 
 
 async def test_more_held_than_can_be_paused_for_destroys_the_stream() -> None:
@@ -1329,9 +1329,9 @@ async def test_ids_may_be_anything_bytes_like() -> None:
     await ticks()
     assert calls == [b"id"]
     b.unpair("foo", bytearray(b"id"), callback=print)
-    assert b._pair_callbacks
+    assert b._board.pair_callbacks
     b.unpair("foo", bytearray(b"id"))
-    assert not b._pair_callbacks
+    assert not b._board.pair_callbacks
 
 
 # What a peer may not do

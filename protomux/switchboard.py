@@ -1,0 +1,464 @@
+"""Which number belongs to which channel, on both sides. Knows pairing and routing, no stream.
+
+Control frames change who is paired with whom; messages go to their channel, or are held until it
+is open here. Formats are in `frames`, the life of a channel in `channel`, who waits for whom in
+`pairing`.
+
+Numbers. Each side counts its own channels from 1 and takes freed numbers again, last freed first.
+One is free when both sides are done with it: at the close of a paired channel, else only when the
+peer has answered the open, by an open of its own or by a reject. So every open that the peer
+sends is answered exactly once here too, and an open may only carry a number that is free or one
+past the highest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+
+from protomux.channel import Channel
+from protomux.encoding import uint
+from protomux.errors import LimitExceeded, ProtocolError, StreamClosed
+from protomux.frames import (
+    CONTROL,
+    Control,
+    Open,
+    close_body,
+    iter_batch,
+    open_body,
+    reject_body,
+)
+from protomux.held import HELD_OVERHEAD, HeldBytes
+from protomux.hooks import settle
+from protomux.limits import Limits
+from protomux.outbox import FrameWriter
+from protomux.pairing import Key, PairingTable, RemoteChannel, Rendezvous
+
+__all__ = ["OwnLink", "Switchboard"]
+
+
+class _Announced:
+    """An open of ours under the first of several names, and what was sent after it."""
+
+    __slots__ = ("bodies", "handshake", "protocol", "size")
+
+    def __init__(self, protocol: str, handshake: bytes) -> None:
+        self.protocol = protocol
+        self.handshake = handshake
+        self.bodies: list[bytes] = []
+        self.size = 0
+
+    def keep(self, body: bytes, limits: Limits) -> bool:
+        """Keep `body` to send it again; False if that is more than the peer would hold."""
+        self.bodies.append(body)
+        self.size += len(body) + HELD_OVERHEAD
+        return self.size <= limits.held_size
+
+
+class OwnLink:
+    """The `Link` of one channel: its number, its place, and whom it is paired with."""
+
+    __slots__ = ("announced", "board", "channel", "has_reservation", "number", "place", "remote")
+
+    def __init__(self, board: Switchboard) -> None:
+        self.board = board
+        self.channel: Channel
+        self.place: Rendezvous[OwnLink]  # once it is opened, or has a reservation there
+        self.number = 0
+        self.remote: RemoteChannel[OwnLink] | None = None
+        self.has_reservation = False
+        self.announced: _Announced | None = None
+        """Our open, while the peer may not know the name that it carries."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Where async hooks run."""
+        return self.board.loop
+
+    @property
+    def drained(self) -> bool:
+        """The stream keeps up."""
+        return self.board.writer.drained
+
+    def check_open(self, handshake: bytes) -> None:
+        """Raise StreamClosed or LimitExceeded where `open` cannot be done."""
+        if self.board.is_lost:
+            raise StreamClosed("expected a stream to open a channel on, it is gone")
+        channel = self.channel
+        names = 4 * len(channel.protocol) + len(channel.id or b"")
+        self.board.writer.check_size(len(handshake) + names)
+
+    def open(self, handshake: bytes) -> None:
+        """Give the channel a number and send its open."""
+        self.board.open_own(self, handshake)
+
+    def send(self, body: bytes) -> bool:
+        """Send a message's type and payload."""
+        is_drained = self.board.writer.send(self.number, body)
+        if self.announced is not None and not self.announced.keep(body, self.board.limits):
+            self.announced = None
+        return is_drained
+
+    def close(self) -> None:
+        """Send the close, and forget the channel."""
+        self.board.close_own(self)
+
+    def cork(self) -> None:
+        """Hold back what the mux sends."""
+        self.board.writer.cork()
+
+    def uncork(self) -> None:
+        """Undo one `cork`."""
+        self.board.writer.uncork()
+
+    def fail(self, error: Exception) -> None:
+        """Destroy the stream with `error`."""
+        self.board.fail(error)
+
+
+class Switchboard:
+    """The channels of one mux.
+
+    Attributes:
+        is_gone: the stream is being aborted; nothing is sent or received any more.
+        is_lost: the stream is gone, and every channel closed.
+        places: who waits for whom.
+        pair_callbacks: whom to ask for a channel that the peer opens.
+    """
+
+    def __init__(
+        self,
+        writer: FrameWriter,
+        held: HeldBytes,
+        fail: Callable[[Exception], None],
+        limits: Limits,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        """Send by `writer`, count in `held` what waits, and `fail(error)` to destroy the stream."""
+        self.writer = writer
+        self.held = held
+        self.fail = fail
+        self.limits = limits
+        self.loop = loop
+        self.is_gone = False
+        self.is_lost = False
+        self.places: PairingTable[OwnLink] = PairingTable()
+        self.pair_callbacks: dict[Key, Callable[[bytes | None], object]] = {}
+        # our channels
+        self._links: dict[int, OwnLink] = {}
+        self._unopened: dict[OwnLink, None] = {}
+        self._free: list[int] = []
+        self._highest = 0
+        self._unanswered: dict[int, Rendezvous[OwnLink]] = {}
+        # the peer's channels
+        self._remotes: dict[int, RemoteChannel[OwnLink]] = {}
+        self._remote_highest = 0
+        self._waiting = 0
+        self._waiting_size = 0
+
+    def __len__(self) -> int:
+        return len(self._links)
+
+    def __iter__(self) -> Iterator[Channel]:
+        return iter([link.channel for link in self._links.values()])
+
+    @property
+    def is_idle(self) -> bool:
+        """No channel is open here and no open of ours waits for its answer."""
+        return self._highest == len(self._free)
+
+    def add(self, link: OwnLink, *, unique: bool) -> bool:
+        """Take in a channel that was created; False if there is one of its name and `unique`.
+
+        If an open of the peer waits for such a channel, it is kept for this one.
+        """
+        channel = link.channel
+        # An alias may lead to opens that wait under it; else there is only to see who is there.
+        place = (
+            self.places.at(channel.protocol, channel.id, channel.aliases)
+            if channel.aliases
+            else self.places.find(channel.protocol, channel.id)
+        )
+        if place is not None:
+            if unique and place.opened > 0:
+                return False
+            if place.reserve():
+                link.has_reservation = True
+                link.place = place
+            self.places.forget_if_idle(place)
+        self._unopened[link] = None
+        return True
+
+    def lose(self) -> None:
+        """The stream is gone: every channel closes, and nothing is left of the peer."""
+        self.is_gone = self.is_lost = True
+        links = [*self._links.values(), *self._unopened]
+        for table in (self._links, self._unopened, self._unanswered, self._remotes):
+            table.clear()
+        self.pair_callbacks.clear()
+        self.places.clear()
+        self._free.clear()
+        self._highest = self._waiting = self._waiting_size = self.held.size = 0
+        for link in links:
+            link.remote = None
+            if not link.channel.is_closed:  # by the hook of another
+                link.channel.end(is_remote=True)
+
+    # Our channels.
+
+    def open_own(self, link: OwnLink, handshake: bytes) -> None:
+        """Open our side: pair it with the open that waits longest, or wait for an answer."""
+        channel = link.channel
+        del self._unopened[link]
+        place = link.place = self.places.at(channel.protocol, channel.id, channel.aliases)
+        remote = place.take_incoming(link.has_reservation)
+        link.has_reservation = False
+        number = link.number = self._free.pop() if self._free else self._next_number()
+        self._links[number] = link
+        place.opened += 1
+        place.last = link
+        if remote is None:
+            place.outgoing[number] = link
+            self._unanswered[number] = place
+            if channel.aliases:
+                link.announced = _Announced(channel.protocol, handshake)
+            self._send_open(link, channel.protocol, handshake)
+            return
+        # Answer under the name that the peer used: it may not know our other one.
+        self._waited(remote)
+        remote.own, link.remote = link, remote
+        self._send_open(link, remote.protocol, handshake)
+        # on_open waits for the end of the tick, so that whoever opens the channel here can
+        # finish setting it up.
+        self.loop.call_soon(self._complete_later, link)
+
+    def _next_number(self) -> int:
+        self._highest += 1
+        return self._highest
+
+    def _send_open(self, link: OwnLink, protocol: str, handshake: bytes) -> None:
+        self.writer.send(CONTROL, open_body(link.number, protocol, link.channel.id, handshake))
+
+    def close_own(self, link: OwnLink) -> None:
+        """Close our side, opened or not."""
+        if self.is_lost:
+            return
+        if link.number == 0:
+            del self._unopened[link]
+            if link.has_reservation:
+                place = link.place.current
+                place.reserved -= 1
+                self._settle_place(place)
+            return
+        self.writer.send(CONTROL, close_body(link.number))
+        self._unlink(link)
+
+    def _close_remotely(self, link: OwnLink) -> None:
+        self._unlink(link)
+        if not link.channel.is_closed:
+            link.channel.end(is_remote=True)
+
+    def _unlink(self, link: OwnLink) -> None:
+        """Take a channel that closes now out of every table, if it is still in them."""
+        if self._links.pop(link.number, None) is None:
+            return
+        place = link.place = link.place.current
+        place.opened -= 1
+        if place.last is link:
+            place.last = None
+        number, link.number = link.number, 0
+        remote, link.remote = link.remote, None
+        if remote is not None:
+            self._drop_remote(remote)
+            self._free.append(number)
+        elif number in self._unanswered:
+            place.outgoing[number] = None  # the number is free when the peer has answered
+        else:
+            self._free.append(number)
+        self.places.forget_if_idle(place)
+
+    def _complete_later(self, link: OwnLink) -> None:
+        if self.is_gone or link.remote is None:
+            return
+        try:
+            self._complete(link, link.remote)
+        except Exception as error:  # as in frame_received
+            self.fail(error)
+
+    def _complete(self, link: OwnLink, remote: RemoteChannel[OwnLink]) -> None:
+        """Both sides are open: tell the channel, then deliver what came meanwhile, in order."""
+        channel = link.channel
+        channel.complete(remote.handshake)
+        held = remote.held
+        assert held is not None
+        for type, payload in held:  # grows when a stream delivers from inside a hook
+            if self.is_gone or channel.is_closed:
+                return
+            channel.deliver(type, payload, 0, len(payload))
+        remote.held = None
+        remote.handshake = b""
+        self._release_held(remote)
+        if remote.is_closed and not channel.is_closed:
+            self._close_remotely(link)
+
+    # The peer's channels.
+
+    def receive(self, channel: int, data: bytes, start: int, end: int, *, in_batch: bool) -> None:
+        """A message came: `data[start:end]` is type and payload, `channel` the peer's number."""
+        type, position = uint.decode(data, start, end)
+        if channel == CONTROL:
+            self._receive_control(type, data, position, end, in_batch=in_batch)
+            return
+        remote = self._remotes.get(channel)
+        if remote is None:
+            return  # was in flight when the channel closed
+        if remote.held is not None:
+            self._hold(remote, type, data[position:end])
+        elif remote.own is not None:
+            remote.own.channel.deliver(type, data, position, end)
+
+    def _receive_control(
+        self, type: int, data: bytes, start: int, end: int, *, in_batch: bool
+    ) -> None:
+        if type == Control.BATCH:
+            if in_batch:
+                raise ProtocolError("expected no batch inside a batch")
+            for channel, begin, stop in iter_batch(data, start, end):
+                self.receive(channel, data, begin, stop, in_batch=True)
+                if self.is_gone:
+                    return
+        elif type == Control.OPEN:
+            self._receive_open(data, start, end)
+        elif type == Control.REJECT:
+            self._receive_reject(uint.decode(data, start, end)[0])
+        elif type == Control.CLOSE:
+            self._receive_close(uint.decode(data, start, end)[0])
+
+    def _receive_open(self, data: bytes, start: int, end: int) -> None:
+        number, protocol, id, handshake = Open.decode(data, start, end)
+        if number == CONTROL or number > self._remote_highest + 1 or number in self._remotes:
+            raise ProtocolError(
+                f"invalid open: expected a free channel number from 1 to "
+                f"{self._remote_highest + 1}, got {number}"
+            )
+        if max(len(protocol.encode()), len(id or b"")) > self.limits.name_size:
+            raise LimitExceeded(
+                f"expected a protocol and an id of at most {self.limits.name_size} bytes, "
+                f"got {len(protocol.encode())} and {len(id or b'')}"
+            )
+        self._remote_highest = max(self._remote_highest, number)
+        place = self.places.at(protocol, id)
+        remote: RemoteChannel[OwnLink] = RemoteChannel(number, protocol, data[handshake:end])
+        if place.outgoing:
+            own_number, link = place.outgoing.popitem(last=False)
+            del self._unanswered[own_number]
+            if link is None:
+                # We closed it before this answer came. An original overlooks a close that comes
+                # while its pair callback runs, and would take the channel for open: say it again
+                # before the number is used for another. Who knew it ignores this one.
+                self.writer.send(CONTROL, close_body(own_number))
+                self._free.append(own_number)
+                self.places.forget_if_idle(place)
+                return
+            if link.announced is not None and link.announced.protocol == protocol:
+                link.announced = None
+            self._remotes[number] = remote
+            remote.own, link.remote = link, remote
+            self._complete(link, remote)
+            return
+        if (
+            len(self._remotes) >= self.limits.channels
+            or self._waiting >= self.limits.waiting_opens
+            or self._waiting_size + end - handshake > self.limits.waiting_size
+        ):
+            self.writer.send(CONTROL, reject_body(number))
+            self.places.forget_if_idle(place)
+            return
+        self._remotes[number] = remote
+        self._waiting += 1
+        self._waiting_size += end - handshake
+        place.incoming.append(remote)
+        place.offers += 1
+        self._offer(place, protocol, id)
+
+    def _offer(self, place: Rendezvous[OwnLink], protocol: str, id: bytes | None) -> None:
+        """Ask the application for a channel of an open that nobody waits for."""
+
+        def settled(_result: object, error: BaseException | None) -> None:
+            if self.is_gone:
+                return
+            if isinstance(error, Exception):
+                self.fail(error)
+                return
+            current = place.current
+            current.offers -= 1
+            self._settle_place(current)
+
+        callbacks = self.pair_callbacks
+        callback = callbacks.get((protocol, id)) or callbacks.get((protocol, None))
+        try:
+            result = None if callback is None else callback(id)
+        except asyncio.CancelledError as error:
+            settled(None, error)
+        else:
+            settle(result, self.loop, settled)
+
+    def _settle_place(self, place: Rendezvous[OwnLink]) -> None:
+        """Reject what nobody here wants, once no pair callback can want it any more."""
+        if place.offers == 0:
+            for remote in place.take_unreserved():
+                self._waited(remote)
+                self._drop_remote(remote)
+                self.writer.send(CONTROL, reject_body(remote.number))
+        self.places.forget_if_idle(place)
+
+    def _receive_reject(self, number: int) -> None:
+        place = self._unanswered.pop(number, None)
+        if place is not None:
+            place = place.current
+            link = place.outgoing.pop(number)
+            if link is None:
+                self._free.append(number)
+                self.places.forget_if_idle(place)
+            else:
+                self._close_remotely(link)
+            return
+        paired = self._links.get(number)
+        if paired is None or paired.announced is None or paired.remote is None:
+            raise ProtocolError(f"invalid reject: channel {number} does not wait for an answer")
+        # We are paired through an alias, but the peer did not know the name that we had opened
+        # under, and has dropped what came after. It knows its own name: begin again under that.
+        announced, paired.announced = paired.announced, None
+        self._send_open(paired, paired.remote.protocol, announced.handshake)
+        for body in announced.bodies:
+            self.writer.send(number, body)
+
+    def _receive_close(self, number: int) -> None:
+        remote = self._remotes.get(number)
+        if remote is None:
+            return  # closed from both sides at once
+        if remote.own is not None and remote.held is None:
+            self._close_remotely(remote.own)
+        else:
+            remote.is_closed = True  # the open is still to be answered, its messages delivered
+
+    def _hold(self, remote: RemoteChannel[OwnLink], type: int, payload: bytes) -> None:
+        assert remote.held is not None
+        if remote.is_closed:
+            return
+        remote.held.append((type, payload))
+        size = len(payload) + HELD_OVERHEAD
+        remote.held_size += size
+        self.held.add(size)
+
+    def _release_held(self, remote: RemoteChannel[OwnLink]) -> None:
+        size, remote.held_size = remote.held_size, 0
+        self.held.release(size)
+
+    def _waited(self, remote: RemoteChannel[OwnLink]) -> None:
+        self._waiting -= 1
+        self._waiting_size -= len(remote.handshake)
+
+    def _drop_remote(self, remote: RemoteChannel[OwnLink]) -> None:
+        self._remotes.pop(remote.number, None)
+        self._release_held(remote)
