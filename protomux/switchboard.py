@@ -270,8 +270,7 @@ class Switchboard:
         remote, link.remote = link.remote, None
         if remote is not None:
             self._drop_remote(remote)
-            self._free.append(number)
-        elif number in self._unanswered:
+        if number in self._unanswered:
             place.outgoing[number] = None  # the number is free when the peer has answered
         else:
             self._free.append(number)

@@ -251,10 +251,8 @@ class Topic:
         self._peers_view = None
         self._stats.peers_added += 1
         peer.is_pending = False
-        peer.is_active = handshake.active
         if handshake.active:
-            self._active_peers += 1
-            self._check_idle()
+            self._mark(peer, True)
 
         def arrived(session: Member) -> None:
             session.peer_added(peer)
@@ -275,9 +273,7 @@ class Topic:
         self._stats.peers_removed += 1
         was_active = peer.is_active
         if was_active:
-            peer.is_active = False
-            self._active_peers -= 1
-            self._check_idle()
+            self._mark(peer, False)
 
         def left(session: Member) -> None:
             if was_active:
@@ -297,22 +293,19 @@ class Topic:
     def _on_info(self, info: Info, channel: Channel) -> None:
         self._stats.wire_info.rx += 1
         peer: Peer = channel.user_data
-        if info.active and not peer.is_active:
-            self._set_active(peer)
-        elif peer.is_active and not info.active:
-            self._set_inactive(peer)
+        if info.active is peer.is_active:
+            return
+        self._mark(peer, info.active)
+        if info.active:
+            self._tell(lambda session: session.peer_active(peer))
+        else:
+            self._tell(lambda session: session.peer_inactive(peer))
 
-    def _set_active(self, peer: Peer) -> None:
-        peer.is_active = True
-        self._active_peers += 1
+    def _mark(self, peer: Peer, is_active: bool) -> None:
+        """Count `peer` as active from now on, or no more."""
+        peer.is_active = is_active
+        self._active_peers += 1 if is_active else -1
         self._check_idle()
-        self._tell(lambda session: session.peer_active(peer))
-
-    def _set_inactive(self, peer: Peer) -> None:
-        peer.is_active = False
-        self._active_peers -= 1
-        self._check_idle()
-        self._tell(lambda session: session.peer_inactive(peer))
 
     def _tell(
         self, event: Callable[[Member], None], sessions: tuple[Member, ...] | None = None
