@@ -103,14 +103,16 @@ def encode_batch(bodies: Sequence[tuple[int, bytes]]) -> bytes:
 def iter_batch(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
     """Yield (channel, start, end) of every body in the payload of a batch, as it is read.
 
-    Raises EncodingError or ProtocolError at the first byte that is wrong; the bodies before it
-    have been yielded by then.
+    A switch to another channel is yielded too, with `start` and `end` alike, so that whoever
+    counts steps counts those as well. Raises EncodingError or ProtocolError at the first byte that
+    is wrong; the bodies before it have been yielded by then.
     """
     channel, position = uint.decode(data, start, end)
     while position < end:
         size, position = uint.decode(data, position, end)
         if size == 0:
             channel, position = uint.decode(data, position, end)
+            yield channel, position, position
             continue
         after = position + size
         if after > end:

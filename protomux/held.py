@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from protomux.errors import LimitExceeded
+from protomux.intake import Intake
 from protomux.limits import Limits
-from protomux.streams.base import FramedStream
 
 __all__ = ["HELD_OVERHEAD", "HeldBytes"]
 
@@ -13,35 +12,30 @@ HELD_OVERHEAD = 512
 
 
 class HeldBytes:
-    """Pauses the reading of a stream while more than `Limits.held_size` bytes are held of it.
+    """Pauses the intake while more than `Limits.held_size` bytes are held of it.
 
     Attributes:
         size: bytes that are held now.
     """
 
-    __slots__ = ("_is_paused", "_limits", "_stream", "size")
+    __slots__ = ("_intake", "_is_paused", "_limits", "size")
 
-    def __init__(self, stream: FramedStream, limits: Limits) -> None:
+    def __init__(self, intake: Intake, limits: Limits) -> None:
         self.size = 0
-        self._stream = stream
+        self._intake = intake
         self._limits = limits
         self._is_paused = False
 
     def add(self, size: int) -> None:
-        """So many bytes more are held; raises LimitExceeded when that is too much altogether."""
+        """So many bytes more are held."""
         self.size += size
-        if self.size > self._limits.held_most:
-            raise LimitExceeded(
-                f"expected at most {self._limits.held_most} bytes of messages for channels that "
-                f"are not open here, got {self.size}"
-            )
         if not self._is_paused and self.size > self._limits.held_size:
             self._is_paused = True
-            self._stream.pause_reading()
+            self._intake.pause()
 
     def release(self, size: int) -> None:
         """So many bytes are held no more."""
         self.size -= size
         if self._is_paused and self.size <= self._limits.held_size:
             self._is_paused = False
-            self._stream.resume_reading()
+            self._intake.resume()

@@ -1,30 +1,41 @@
-"""The bounds that a mux keeps. Knows what each bound is for, not who enforces it."""
+"""The bounds that a mux and its stream keep. Knows what each is for, not who enforces it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 __all__ = ["Limits"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How much of each thing one stream may hold.
+    """How much of each thing one stream may hold, and for how long.
+
+    Each field says what happens at the bound. *Destroyed* means that the stream ends with
+    `LimitExceeded`, and all of its channels with it. `math.inf` in a field of seconds turns it off.
 
     Attributes:
-        frame_size: largest frame in bytes that is sent; a larger message raises
-            `LimitExceeded` in the sender. Default 16,777,198: the 2^24-1 bytes that a secret
-            stream's length field can say, less the 17 bytes that its cipher adds.
-        batch_size: a batch of this many bytes or more is cut, and the next one begun. Default
-            8 MiB, as in the original. 0 makes every message a frame of its own: an original that
-            receives a batch sends nothing until all async handlers of that batch have ended, so a
-            JavaScript handler that waits for an answer on the same stream would wait for ever.
+        frame_size: bytes in a frame. A larger message raises `LimitExceeded` in the sender; a
+            larger frame of the peer destroys the stream, at its length field where the stream has
+            one, before its bytes are waited for. Default 16,777,198: the 2^24-1 bytes that a
+            secret stream's length field can say, less the 17 bytes that its cipher adds. A server
+            for strangers may want less: each of them can make it keep one frame.
+        batch_size: a batch that we make is cut at this many bytes, and the next one begun.
+            Default 8 MiB, as in the original. 0 makes every message a frame of its own: an original
+            that receives a batch sends nothing until all async handlers of that batch have ended,
+            so a JavaScript handler that waits for an answer on the same stream would wait for ever.
+        batch_messages: messages in a batch. Ours are cut there; one of the peer's that has more
+            destroys the stream. Default 1,048,576, eight for each channel that may be open. Below
+            it the event loop gets a turn after every 256, so length alone keeps nobody waiting.
         held_size: bytes of messages (each counted as its size + 512) that are held for channels
-            which are not open here yet, before reading pauses. Default 32 KiB, as in the original.
-        held_most: bytes, counted in the same way, that may be held in all: pausing does not stop
-            the frame in hand. Beyond it the stream is destroyed. Default 64 MiB.
+            which are not open here yet; above it reading pauses, also inside a batch, until they
+            are open or rejected. Default 32 KiB, as in the original.
         unsent_size: bytes of one loop tick's messages that wait for the end of the tick before
             `drained` says False. Default 64 KiB, the high-water mark of asyncio's transports.
+        unsent_most: bytes written while the stream says that it does not keep up. With more, the
+            peer counts as dead: destroyed. It bounds what a peer that never reads can make us
+            answer, and an application that does not heed `drained`. Default 64 MiB, four of the
+            largest frames.
         channels: channels that the peer may have open at once; an open beyond it is rejected.
             Default 131,072, four times the largest node that we measure with (30,000 topics).
         waiting_opens: opens of the peer that may wait to be paired at once; one beyond it is
@@ -32,16 +43,36 @@ class Limits:
             callback has run.
         waiting_size: bytes of the handshakes that came with those opens; an open beyond it is
             rejected. Default 4 MiB, which is room for 65,536 handshakes of wakeup.
+        waiting_time: seconds that an async pair callback may take; then it is cancelled and the
+            open rejected. Default 30: longer than it takes to open a store, shorter than a user
+            waits.
         name_size: bytes in a protocol name, and in a channel's id, that the peer opens; a longer
             one destroys the stream. Default 1,024; the names in use have below 40, the ids 32.
+        handshake_time: seconds from the connection to the peer's verified header, after which an
+            encrypted stream that is not open ends with `HandshakeError`. Default 10, some ten
+            round trips over the slowest links.
+        handshakes: handshakes in flight at one server; one more ends the oldest of them with
+            `LimitExceeded`. The oldest, because an honest peer is through within some round trips,
+            and one that came to block the place is not. Default 1,024.
     """
 
     frame_size: int = 2**24 - 1 - 17
     batch_size: int = 8 * 1024 * 1024
+    batch_messages: int = 1_048_576
     held_size: int = 32 * 1024
-    held_most: int = 64 * 1024 * 1024
     unsent_size: int = 64 * 1024
+    unsent_most: int = 64 * 1024 * 1024
     channels: int = 131_072
     waiting_opens: int = 65_536
     waiting_size: int = 4 * 1024 * 1024
+    waiting_time: float = 30.0
     name_size: int = 1024
+    handshake_time: float = 10.0
+    handshakes: int = 1024
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a bound below 0, or one that is no number."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not value >= 0:
+                raise ValueError(f"expected {field.name} of 0 or more, got {value!r}")

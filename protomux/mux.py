@@ -1,7 +1,7 @@
 """Protomux: many channels over one framed stream. Knows the stream and the application.
 
 What channels send is collected and leaves as one frame at the end of the loop tick (`outbox`);
-what comes in goes to the `switchboard`.
+what comes in is taken apart by the `intake` and goes to the `switchboard`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from protomux.asking import PairCallback
 from protomux.channel import Channel, MessageSpec
-from protomux.encoding import BytesLike, Encoding, string, uint
+from protomux.encoding import BytesLike, Encoding, string
 from protomux.errors import EncodingError
 from protomux.held import HeldBytes
+from protomux.intake import Intake
 from protomux.limits import Limits
 from protomux.outbox import FrameWriter
 from protomux.pairing import Key
@@ -40,6 +42,7 @@ class Protomux:
 
     Attributes:
         stream: the stream it runs on, a `protomux.streams.FramedStream`.
+        loop: the event loop it lives on.
 
     Iterating a mux gives its channels that are opened here and not closed.
     """
@@ -60,12 +63,14 @@ class Protomux:
         if stream.receiver is not None:
             raise ValueError(f"expected a stream without a receiver, got {stream!r}")
         self.stream = stream
-        self._loop = asyncio.get_running_loop() if loop is None else loop
+        self.loop = asyncio.get_running_loop() if loop is None else loop
         self._error: Exception | None = None
         self._close_callbacks: list[Callable[[Exception | None], object]] = []
-        self._writer = FrameWriter(stream, self._drain, limits, self._loop)
-        held = HeldBytes(stream, limits)
-        self._board = Switchboard(self._writer, held, self.destroy, limits, self._loop)
+        self._writer = FrameWriter(stream, self._drain, limits, self.loop)
+        self._intake = Intake(stream, self.destroy, limits, self.loop)
+        held = HeldBytes(self._intake, limits)
+        self._board = Switchboard(self._writer, held, self.destroy, limits, self.loop)
+        self._intake.receive = self._board.receive
         stream.set_receiver(self)
 
     @classmethod
@@ -107,27 +112,26 @@ class Protomux:
         protocol: str,
         id: BytesLike | None = None,
         *,
-        callback: Callable[[bytes | None], object],
+        callback: PairCallback,
     ) -> None:
         """Call `callback(id)`, plain or async, when the peer opens what nobody here waits for.
 
         Without an id it serves every id of the protocol that has no callback of its own. The
         peer is rejected if there is still no channel for it when the callback has ended; a
-        callback that raises destroys the stream.
+        callback that raises destroys the stream. An async one is cancelled when it takes longer
+        than `Limits.waiting_time`, and when the stream is gone.
         """
-        self._board.pair_callbacks[_key(protocol, id)] = callback
+        self._board.pair_callbacks.set(_key(protocol, id), callback)
 
     def unpair(
         self,
         protocol: str,
         id: BytesLike | None = None,
         *,
-        callback: Callable[[bytes | None], object] | None = None,
+        callback: PairCallback | None = None,
     ) -> None:
         """Forget the callback of (protocol, id), or only if it is `callback` still."""
-        key = _key(protocol, id)
-        if callback is None or self._board.pair_callbacks.get(key) is callback:
-            self._board.pair_callbacks.pop(key, None)
+        self._board.pair_callbacks.remove(_key(protocol, id), callback)
 
     def create_channel(
         self,
@@ -206,7 +210,16 @@ class Protomux:
         if not self._board.is_gone:
             self._board.is_gone = True
             self._writer.close()
+            self._intake.close()
             self.stream.abort(error)
+
+    def pause_reading(self, seconds: float) -> None:
+        """Take nothing more of the peer for so many seconds, also of a batch in hand.
+
+        For a protocol whose peer says too much. Where it is asked several times, the last to end
+        counts.
+        """
+        self._intake.pause_for(seconds)
 
     def add_close_callback(self, callback: Callable[[Exception | None], object]) -> None:
         """Call `callback(error)` once when the stream is gone and all channels are closed.
@@ -214,7 +227,7 @@ class Protomux:
         If that has happened already, it is called in the next loop tick.
         """
         if self._board.is_lost:
-            self._loop.call_soon(callback, self._error)
+            self.loop.call_soon(callback, self._error)
         else:
             self._close_callbacks.append(callback)
 
@@ -227,13 +240,7 @@ class Protomux:
 
     def frame_received(self, frame: bytes) -> None:
         """A frame came. Whatever is wrong with it ends in the stream's end, not in a raise."""
-        if self._board.is_gone or not frame:
-            return
-        try:
-            channel, position = uint.decode(frame, 0, len(frame))
-            self._board.receive(channel, frame, position, len(frame), in_batch=False)
-        except Exception as error:  # an application's encoding may raise anything
-            self.destroy(error)
+        self._intake.take(frame)
 
     def pause_writing(self) -> None:
         """The stream asks to wait with more frames."""
@@ -249,9 +256,18 @@ class Protomux:
                 channel.drain()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """The stream is gone: every channel closes, and nothing is left of the peer."""
+        """The stream is gone: every channel closes, and nothing is left of the peer.
+
+        After an orderly close that is done when the last of its frames was taken.
+        """
         self._error = error
         self._writer.close()
+        if error is not None:
+            self._intake.close()
+        self._intake.end(self._lose)
+
+    def _lose(self) -> None:
+        error = self._error
         self._board.lose()
         callbacks, self._close_callbacks = self._close_callbacks, []
         for callback in callbacks:

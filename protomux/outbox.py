@@ -46,8 +46,10 @@ class Outbox:
         cut = None
         cost = _uint_size(len(body)) + len(body)
         switch = 1 + _uint_size(channel)
-        if self.size >= self._limits.batch_size or (
-            self._bodies and self.size + switch + cost > self._limits.frame_size
+        if (
+            self.size >= self._limits.batch_size
+            or len(self._bodies) >= self._limits.batch_messages
+            or (self._bodies and self.size + switch + cost > self._limits.frame_size)
         ):
             cut = self.take()
         if not self._bodies:
@@ -72,7 +74,8 @@ class Outbox:
 class FrameWriter:
     """Writes what is sent during a loop tick at its end, or when the last cork is gone.
 
-    `on_drain()` is called when a sender that was told to wait may go on.
+    `on_drain()` is called whenever `drained` has become True again. A stream that does not keep
+    up with more than `Limits.unsent_most` bytes is aborted.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class FrameWriter:
         self._corks = 0
         self._flush_is_due = False
         self._is_ready = True
+        self._unsent = 0
         self._drain_is_owed = False
         self._is_closed = False
 
@@ -134,7 +138,11 @@ class FrameWriter:
     def set_ready(self, is_ready: bool) -> None:
         """The stream takes more, or does not."""
         self._is_ready = is_ready
-        self._drain()
+        self._unsent = 0
+        if is_ready:
+            self._drain()
+        else:
+            self._drain_is_owed = True
 
     def close(self) -> None:
         """Write nothing more, and forget what waits."""
@@ -156,13 +164,22 @@ class FrameWriter:
             self._drain()
 
     def _write(self, frame: bytes) -> None:
+        if self._is_closed:
+            return
+        if not self._is_ready:
+            self._unsent += len(frame)
         try:
-            is_ready = self._stream.write(frame)
+            if self._unsent > self._limits.unsent_most:
+                raise LimitExceeded(
+                    f"expected a peer that reads, {self._unsent} bytes wait for it and at most "
+                    f"{self._limits.unsent_most} may"
+                )
+            if not self._stream.write(frame):
+                self._is_ready = False
+                self._drain_is_owed = True
         except Exception as error:  # a stream that loses a frame is of no use any more
             self.close()
             self._stream.abort(error)
-        else:
-            self._is_ready = self._is_ready and is_ready
 
     def _drain(self) -> None:
         if self._drain_is_owed and self.drained:

@@ -16,23 +16,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 
+from protomux.asking import PairCallbacks
 from protomux.channel import Channel
 from protomux.encoding import uint
 from protomux.errors import LimitExceeded, ProtocolError, StreamClosed
-from protomux.frames import (
-    CONTROL,
-    Control,
-    Open,
-    close_body,
-    iter_batch,
-    open_body,
-    reject_body,
-)
+from protomux.frames import CONTROL, Control, Open, close_body, open_body, reject_body
 from protomux.held import HELD_OVERHEAD, HeldBytes
-from protomux.hooks import settle
 from protomux.limits import Limits
 from protomux.outbox import FrameWriter
-from protomux.pairing import Key, PairingTable, RemoteChannel, Rendezvous
+from protomux.pairing import PairingTable, RemoteChannel, Rendezvous
 
 __all__ = ["OwnLink", "Switchboard"]
 
@@ -143,7 +135,7 @@ class Switchboard:
         self.is_gone = False
         self.is_lost = False
         self.places: PairingTable[OwnLink] = PairingTable()
-        self.pair_callbacks: dict[Key, Callable[[bytes | None], object]] = {}
+        self.pair_callbacks = PairCallbacks(loop, limits.waiting_time, fail)
         # our channels
         self._links: dict[int, OwnLink] = {}
         self._unopened: dict[OwnLink, None] = {}
@@ -302,11 +294,11 @@ class Switchboard:
 
     # The peer's channels.
 
-    def receive(self, channel: int, data: bytes, start: int, end: int, *, in_batch: bool) -> None:
+    def receive(self, channel: int, data: bytes, start: int, end: int) -> None:
         """A message came: `data[start:end]` is type and payload, `channel` the peer's number."""
         type, position = uint.decode(data, start, end)
         if channel == CONTROL:
-            self._receive_control(type, data, position, end, in_batch=in_batch)
+            self._receive_control(type, data, position, end)
             return
         remote = self._remotes.get(channel)
         if remote is None:
@@ -316,17 +308,10 @@ class Switchboard:
         elif remote.own is not None:
             remote.own.channel.deliver(type, data, position, end)
 
-    def _receive_control(
-        self, type: int, data: bytes, start: int, end: int, *, in_batch: bool
-    ) -> None:
-        if type == Control.BATCH:
-            if in_batch:
-                raise ProtocolError("expected no batch inside a batch")
-            for channel, begin, stop in iter_batch(data, start, end):
-                self.receive(channel, data, begin, stop, in_batch=True)
-                if self.is_gone:
-                    return
-        elif type == Control.OPEN:
+    def _receive_control(self, type: int, data: bytes, start: int, end: int) -> None:
+        if type == Control.BATCH:  # the outer one was taken apart by the intake
+            raise ProtocolError("expected no batch inside a batch")
+        if type == Control.OPEN:
             self._receive_open(data, start, end)
         elif type == Control.REJECT:
             self._receive_reject(uint.decode(data, start, end)[0])
@@ -340,67 +325,67 @@ class Switchboard:
                 f"invalid open: expected a free channel number from 1 to "
                 f"{self._remote_highest + 1}, got {number}"
             )
-        if max(len(protocol.encode()), len(id or b"")) > self.limits.name_size:
+        longest = max(len(protocol.encode()), 0 if id is None else len(id))
+        if longest > self.limits.name_size:
             raise LimitExceeded(
                 f"expected a protocol and an id of at most {self.limits.name_size} bytes, "
-                f"got {len(protocol.encode())} and {len(id or b'')}"
+                f"got one of {longest}"
             )
         self._remote_highest = max(self._remote_highest, number)
-        place = self.places.at(protocol, id)
-        remote: RemoteChannel[OwnLink] = RemoteChannel(number, protocol, data[handshake:end])
-        if place.outgoing:
-            own_number, link = place.outgoing.popitem(last=False)
-            del self._unanswered[own_number]
-            if link is None:
-                # We closed it before this answer came. An original overlooks a close that comes
-                # while its pair callback runs, and would take the channel for open: say it again
-                # before the number is used for another. Who knew it ignores this one.
-                self.writer.send(CONTROL, close_body(own_number))
-                self._free.append(own_number)
-                self.places.forget_if_idle(place)
-                return
-            if link.announced is not None and link.announced.protocol == protocol:
-                link.announced = None
-            self._remotes[number] = remote
-            remote.own, link.remote = link, remote
-            self._complete(link, remote)
+        place = self.places.find(protocol, id)
+        if place is None or not place.outgoing:
+            self._receive_unexpected(place, number, protocol, id, data[handshake:end])
             return
-        if (
-            len(self._remotes) >= self.limits.channels
-            or self._waiting >= self.limits.waiting_opens
-            or self._waiting_size + end - handshake > self.limits.waiting_size
-        ):
-            self.writer.send(CONTROL, reject_body(number))
+        remote: RemoteChannel[OwnLink] = RemoteChannel(number, protocol, data[handshake:end])
+        own_number, link = place.outgoing.popitem(last=False)
+        del self._unanswered[own_number]
+        if link is None:
+            # We closed it before this answer came. An original overlooks a close that comes
+            # while its pair callback runs, and would take the channel for open: say it again
+            # before the number is used for another. Who knew it ignores this one.
+            self.writer.send(CONTROL, close_body(own_number))
+            self._free.append(own_number)
             self.places.forget_if_idle(place)
             return
+        if link.announced is not None and link.announced.protocol == protocol:
+            link.announced = None
+        self._remotes[number] = remote
+        remote.own, link.remote = link, remote
+        self._complete(link, remote)
+
+    def _receive_unexpected(
+        self,
+        place: Rendezvous[OwnLink] | None,
+        number: int,
+        protocol: str,
+        id: bytes | None,
+        handshake: bytes,
+    ) -> None:
+        """An open that nobody here has sent one for: it waits, or is rejected."""
+        callback = self.pair_callbacks.find(protocol, id)
+        if (
+            (place is None and callback is None)  # nobody will ever want it
+            or len(self._remotes) >= self.limits.channels
+            or self._waiting >= self.limits.waiting_opens
+            or self._waiting_size + len(handshake) > self.limits.waiting_size
+        ):
+            self.writer.send(CONTROL, reject_body(number))
+            return
+        place = self.places.at(protocol, id)
+        remote: RemoteChannel[OwnLink] = RemoteChannel(number, protocol, handshake)
         self._remotes[number] = remote
         self._waiting += 1
-        self._waiting_size += end - handshake
+        self._waiting_size += len(handshake)
         place.incoming.append(remote)
         place.offers += 1
-        self._offer(place, protocol, id)
+        self.pair_callbacks.ask(callback, id, lambda: self._answered(place))
 
-    def _offer(self, place: Rendezvous[OwnLink], protocol: str, id: bytes | None) -> None:
-        """Ask the application for a channel of an open that nobody waits for."""
-
-        def settled(_result: object, error: BaseException | None) -> None:
-            if self.is_gone:
-                return
-            if isinstance(error, Exception):
-                self.fail(error)
-                return
-            current = place.current
-            current.offers -= 1
-            self._settle_place(current)
-
-        callbacks = self.pair_callbacks
-        callback = callbacks.get((protocol, id)) or callbacks.get((protocol, None))
-        try:
-            result = None if callback is None else callback(id)
-        except asyncio.CancelledError as error:
-            settled(None, error)
-        else:
-            settle(result, self.loop, settled)
+    def _answered(self, place: Rendezvous[OwnLink]) -> None:
+        """A pair callback that was asked for an open at `place` has said all that it will."""
+        if not self.is_gone:
+            place = place.current
+            place.offers -= 1
+            self._settle_place(place)
 
     def _settle_place(self, place: Rendezvous[OwnLink]) -> None:
         """Reject what nobody here wants, once no pair callback can want it any more."""

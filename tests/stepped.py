@@ -1,6 +1,7 @@
 """Muxes without an event loop: time passes when a test says so.
 
-`SteppedLoop` runs what was put off to the end of the tick when `tick()` is called. `WireEnd` is a
+`SteppedLoop` runs what was put off to the end of the tick when `tick()` is called, and timers when
+`advance()` is. `WireEnd` is a
 framed stream whose frames arrive when `deliver()` is called at the other end, so a test decides
 what has crossed the wire and what has not.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import heapq
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -18,10 +20,42 @@ from protomux.streams import FrameReceiver
 
 
 class SteppedLoop(asyncio.AbstractEventLoop):
-    """An event loop that has nothing but `call_soon`, and tasks that live on it."""
+    """An event loop that has nothing but `call_soon`, timers, and tasks that live on it.
+
+    Attributes:
+        now: seconds that have passed by `advance()`.
+    """
 
     def __init__(self) -> None:
+        self.now = 0.0
         self._ready: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._timers: list[asyncio.TimerHandle] = []
+
+    def time(self) -> float:
+        return self.now
+
+    def call_at(  # type: ignore[override]
+        self,
+        when: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.TimerHandle:
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        heapq.heappush(self._timers, timer)
+        return timer
+
+    def call_later(  # type: ignore[override]
+        self,
+        delay: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self.now + delay, callback, *args, context=context)
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """A timer was cancelled."""
 
     def call_soon(  # type: ignore[override]
         self,
@@ -39,6 +73,19 @@ class SteppedLoop(asyncio.AbstractEventLoop):
 
     def create_future(self) -> asyncio.Future[Any]:
         return asyncio.Future(loop=self)
+
+    @property
+    def timers(self) -> list[asyncio.TimerHandle]:
+        """The timers that are not due and not cancelled."""
+        return [timer for timer in self._timers if not timer.cancelled()]
+
+    def advance(self, seconds: float) -> None:
+        """Let so much time pass; what is due runs with the next tick."""
+        self.now += seconds
+        while self._timers and self._timers[0].when() <= self.now:
+            timer = heapq.heappop(self._timers)
+            if not timer.cancelled():
+                self._ready.append((timer._run, ()))
 
     def get_debug(self) -> bool:
         return False

@@ -14,7 +14,9 @@ from types import TracebackType
 from typing import Self, TypeAlias, Unpack
 
 from protomux.crypto import KeyPair
+from protomux.errors import LimitExceeded
 from protomux.hooks import settle
+from protomux.limits import Limits
 from protomux.streams.secret import SecretStream, SecretStreamOptions
 
 __all__ = [
@@ -38,7 +40,7 @@ async def open_connection(
     """Connect to `host`:`port` and return the stream when it is open.
 
     Options are those of `SecretStream`: key_pair, remote_public_key, pattern, firewall,
-    keep_alive, timeout, handshake_timeout.
+    keep_alive, timeout, limits.
 
     Raises OSError where the connection cannot be made, HandshakeError or StreamClosed where the
     stream cannot be opened over it.
@@ -70,7 +72,8 @@ async def start_server(
     `on_stream(stream)`, plain or async, is called for every peer whom the firewall lets in and who
     has proved its key in this very handshake, by its header; when it raises, that stream is
     aborted with its error. Options are those of `open_connection`; the key pair is one for all
-    streams, a random one unless given.
+    streams, a random one unless given. A connection beyond `Limits.handshakes` whose handshake is
+    not complete ends the oldest of those.
 
     Raises OSError where it cannot listen there.
     """
@@ -124,8 +127,9 @@ class Server:
     def __init__(self, on_stream: OnStream, options: SecretStreamOptions) -> None:
         self._on_stream = on_stream
         self._options = options
+        self._limits = options.get("limits") or Limits()
         self._server: asyncio.Server | None = None
-        self._opening: set[SecretStream] = set()
+        self._opening: dict[SecretStream, None] = {}  # the oldest first
         self._streams: set[SecretStream] = set()
         self._quiet = asyncio.Event()
 
@@ -174,12 +178,21 @@ class Server:
         await self.wait_closed()
 
     def _accept(self) -> SecretStream:
+        if len(self._opening) >= self._limits.handshakes:
+            oldest = next(iter(self._opening))
+            del self._opening[oldest]
+            oldest.abort(
+                LimitExceeded(
+                    f"expected at most {self._limits.handshakes} handshakes at once, another "
+                    f"connection came"
+                )
+            )
         stream = _AcceptedStream(self, self._options)
-        self._opening.add(stream)
+        self._opening[stream] = None
         return stream
 
     def _opened(self, stream: SecretStream) -> None:
-        self._opening.discard(stream)
+        self._opening.pop(stream, None)
         self._note_quiet()
         if not stream.is_open:
             return
@@ -198,10 +211,10 @@ class Server:
             settle(result, asyncio.get_running_loop(), settled)
 
     def _lost(self, stream: SecretStream) -> None:
-        if stream in self._opening:
+        if stream not in self._streams:
             _log.debug("a peer did not get through the handshake: %s", stream.error)
         self._streams.discard(stream)
-        self._opening.discard(stream)
+        self._opening.pop(stream, None)
         self._note_quiet()
 
     def _note_quiet(self) -> None:

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 from enum import Enum, auto
+from math import isfinite
 from typing import Final, TypedDict, cast
 
 from protomux.crypto import KEY_SIZE, KeyPair
@@ -32,6 +33,7 @@ from protomux.errors import (
     ProtomuxError,
     StreamClosed,
 )
+from protomux.limits import Limits
 from protomux.streams.admission import Admission, Firewall
 from protomux.streams.base import BaseStream
 from protomux.streams.cipher import HEADER_SIZE, OVERHEAD, Decryptor, Encryptor
@@ -62,7 +64,7 @@ class SecretStreamOptions(TypedDict, total=False):
     firewall: Firewall | None
     keep_alive: float
     timeout: float
-    handshake_timeout: float
+    limits: Limits
 
 
 class _Phase(Enum):
@@ -92,7 +94,7 @@ class SecretStream(BaseStream, asyncio.Protocol):
         firewall: Firewall | None = None,
         keep_alive: float = 0.0,
         timeout: float = 0.0,
-        handshake_timeout: float = 10.0,
+        limits: Limits = Limits(),
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         """Prepare one side; the handshake begins with `connection_made`.
@@ -108,7 +110,7 @@ class SecretStream(BaseStream, asyncio.Protocol):
                 messages of the peer are dropped then. 0 turns it off.
             timeout: seconds without a byte from the peer after which the stream is aborted; 0
                 turns it off.
-            handshake_timeout: seconds from `connection_made` to the peer's header; 0: for ever.
+            limits: of these, `handshake_time` and `frame_size` are the stream's.
             loop: the event loop; the running one unless given.
         """
         super().__init__(asyncio.get_running_loop() if loop is None else loop)
@@ -116,11 +118,7 @@ class SecretStream(BaseStream, asyncio.Protocol):
             raise ValueError(
                 f"expected a remote_public_key of 32 bytes, got {len(remote_public_key)}"
             )
-        for name, seconds in (
-            ("keep_alive", keep_alive),
-            ("timeout", timeout),
-            ("handshake_timeout", handshake_timeout),
-        ):
+        for name, seconds in (("keep_alive", keep_alive), ("timeout", timeout)):
             if seconds < 0:
                 raise ValueError(f"expected {name} of 0 seconds or more, got {seconds}")
         key_pair = KeyPair.generate() if key_pair is None else key_pair
@@ -150,7 +148,7 @@ class SecretStream(BaseStream, asyncio.Protocol):
         self._is_aborted = False
         # time
         self._deadline: asyncio.TimerHandle | None = None
-        self._handshake_timeout = handshake_timeout
+        self._limits = limits
         self._silence_out = IdleTimer(self._loop, self._send_keep_alive)
         self._silence_in = IdleTimer(self._loop, self._time_out)
         self._silence_out.seconds = keep_alive
@@ -248,9 +246,10 @@ class SecretStream(BaseStream, asyncio.Protocol):
         if self._is_dead:
             self._transport.abort()
             return
-        if self._handshake_timeout:
-            late = HandshakeError(f"no complete handshake after {self._handshake_timeout} s")
-            self._deadline = self._loop.call_later(self._handshake_timeout, self.abort, late)
+        seconds = self._limits.handshake_time
+        if isfinite(seconds):
+            late = HandshakeError(f"no complete handshake after {seconds} s")
+            self._deadline = self._loop.call_later(seconds, self.abort, late)
         for timer in (self._silence_out, self._silence_in):
             timer.start(timer.seconds)
         self._shake_hands()
@@ -328,8 +327,11 @@ class SecretStream(BaseStream, asyncio.Protocol):
         # Some bytes are taken in even if nobody wants their frames yet: a stream that does not
         # read does not learn that its peer is gone.
         if self._peer_has_ended:
-            if self._can_take or not buffer:
+            if self._can_take or (not buffer and (self._has_ended or self._receiver is None)):
                 self._answer_end()
+            elif not buffer and self._deadline is None:
+                # Who does not read now may have answers for what it has; but not for ever.
+                self._deadline = self._loop.call_later(CLOSE_TIMEOUT, self._answer_end)
         elif self._can_take or len(buffer) <= _HIGH_WATER:
             transport.resume_reading()
         else:
@@ -340,8 +342,12 @@ class SecretStream(BaseStream, asyncio.Protocol):
         if self._phase is _Phase.HANDSHAKE:
             if size > MAX_MESSAGE:
                 raise HandshakeError(f"expected at most {MAX_MESSAGE} bytes of Noise, got {size}")
-        elif self._phase is _Phase.HEADER and size != HEADER_SIZE:
-            raise ProtocolError(f"expected a header of {HEADER_SIZE} bytes, got {size}")
+        elif self._phase is _Phase.HEADER:
+            if size != HEADER_SIZE:
+                raise ProtocolError(f"expected a header of {HEADER_SIZE} bytes, got {size}")
+        elif size > self._limits.frame_size + OVERHEAD:
+            most = self._limits.frame_size
+            raise LimitExceeded(f"expected a frame of at most {most} bytes, got {size - OVERHEAD}")
 
     def _take(self, message: bytes) -> None:
         if self._phase is _Phase.HANDSHAKE:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from math import inf
 from types import TracebackType
 from typing import Self, TypeVar
 
-from protomux import KeyPair, Protomux
+from protomux import KeyPair, Limits, Protomux
 from protomux.streams import SecretStream
 from protomux_wakeup import Announced, Peer, PeerAdded, PeerRemoved, Wakeup, Writer
 from protomux_wakeup.cli.endpoint import allow_only, close_streams, connect
@@ -212,7 +213,7 @@ class _Visit:
                     key_pair=errand.key_pair,
                     remote_public_key=errand.remote_key,
                     firewall=allow_only(errand.allowed, self._report),
-                    handshake_timeout=0,  # the deadline includes it
+                    limits=Limits(handshake_time=inf),  # the deadline includes it
                 )
         except TimeoutError:
             raise late from None

@@ -22,7 +22,8 @@ from protomux.encoding import buffer, int_, raw, string, uint
 from protomux.streams import memory_pair
 from protomux.streams.memory import MemoryStream
 from tests.raw_peer import RawPeer
-from tests.ticking import ticks
+from tests.stepped import SteppedLoop, settle, wire
+from tests.ticking import ticks, until
 
 DEFAULT = Limits()
 
@@ -271,23 +272,59 @@ async def test_a_cancelled_pair_callback_only_leaves_the_open_unwanted() -> None
     assert await peer.wait_frames(1) == [b"\x00\x02\x01"]
 
 
-async def test_a_stream_lost_while_a_pair_callback_runs_is_no_error() -> None:
+async def test_a_pair_callback_ends_with_its_stream() -> None:
     a, peer = mux_and_raw()
-    release = asyncio.Event()
     ended = asyncio.Event()
 
     async def pair(_id: bytes | None) -> None:
-        await release.wait()
-        assert a.create_channel("foo") is None
-        ended.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            assert a.create_channel("foo") is None
+            ended.set()
 
     a.pair("foo", callback=pair)
     peer.open(1, "foo")
     await ticks()
     peer.stream.abort()
-    await ticks()
-    release.set()
-    await ended.wait()
+    await asyncio.wait_for(ended.wait(), 5)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+def test_a_pair_callback_that_takes_too_long_is_cancelled_and_the_open_rejected() -> None:
+    loop = SteppedLoop()
+    a, b = wire(loop)
+    mux = Protomux(a, limits=Limits(waiting_time=30), loop=loop)
+    b.set_receiver(Protomux(b, loop=loop))
+    asked: list[asyncio.Future[None]] = []
+
+    async def pair(_id: bytes | None) -> None:
+        asked.append(loop.create_future())
+        await asked[-1]
+
+    mux.pair("foo", callback=pair)
+
+    def open(number: int) -> None:
+        a.other.write(b"\x00\x01" + bytes([number]) + b"\x03foo\x00")
+        settle(loop, a)
+
+    open(1)
+    loop.advance(20)
+    open(2)
+    settle(loop, a)
+    assert not a.written
+    loop.advance(10)
+    settle(loop, a)
+    assert asked[0].cancelled()
+    assert not asked[1].cancelled()
+    assert a.written == []  # both wait at the same place: the second may still bring a channel
+    loop.advance(20)
+    settle(loop, a)
+    assert asked[1].cancelled()
+    assert a.written == [b"\x00\x00\x00\x02\x02\x01\x02\x02\x02"]
+    assert loop.timers == []
+    open(1)
+    assert not a.is_gone  # the number is free again
 
 
 async def test_unique_allows_one_opened_channel_for_a_name() -> None:
@@ -905,14 +942,27 @@ async def test_opens_that_wait_do_not_stop_reading() -> None:
     assert a._board._waiting == a._board._waiting_size == 0
 
 
-async def test_more_held_than_can_be_paused_for_destroys_the_stream() -> None:
-    a, peer = mux_and_raw(Limits(held_most=100_000))
-    a.pair("foo", callback=lambda _id: asyncio.Event().wait())
+async def test_held_messages_stop_the_batch_that_they_came_in() -> None:
+    a, peer = mux_and_raw()
+    release = asyncio.Event()
+    log: list[bytes] = []
+
+    async def pair(_id: bytes | None) -> None:
+        await release.wait()
+        channel = create(a, "foo", messages=[(raw, lambda value, _channel: log.append(value))])
+        channel.open()
+
+    a.pair("foo", callback=pair)
     peer.open(1, "foo")
-    peer.stream.write(b"\x00\x00\x01" + b"\x02\x00x" * 1000)  # one frame: no pause stops it
-    await peer.wait_lost()
-    with pytest.raises(LimitExceeded, match="at most 100000 bytes of messages"):
-        raise stream_of(a).error or AssertionError("no error")
+    bodies = b"".join(b"\x03\x00" + number.to_bytes(2, "big") for number in range(1000))
+    peer.stream.write(b"\x00\x00\x01" + bodies)
+    await ticks()
+    assert stream_of(a)._is_paused
+    assert a._board.held.size < 40_000
+    release.set()
+    await until(lambda: len(log) == 1000)
+    assert log == [number.to_bytes(2, "big") for number in range(1000)]
+    await until(lambda: not stream_of(a)._is_paused)
 
 
 # Hooks
@@ -1329,9 +1379,9 @@ async def test_ids_may_be_anything_bytes_like() -> None:
     await ticks()
     assert calls == [b"id"]
     b.unpair("foo", bytearray(b"id"), callback=print)
-    assert b._board.pair_callbacks
+    assert b._board.pair_callbacks.find("foo", b"id")
     b.unpair("foo", bytearray(b"id"))
-    assert not b._board.pair_callbacks
+    assert not b._board.pair_callbacks.find("foo", b"id")
 
 
 # What a peer may not do

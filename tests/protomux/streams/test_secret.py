@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from math import inf
 from typing import Any
 
 import pytest
 
-from protomux import HandshakeError, KeyPair, LimitExceeded, ProtocolError, StreamClosed
+from protomux import HandshakeError, KeyPair, LimitExceeded, Limits, ProtocolError, StreamClosed
 from protomux.streams import SecretStream
 from protomux.streams import secret as secret_module
 from protomux.streams.cipher import Decryptor, Encryptor
@@ -194,7 +195,7 @@ async def test_a_stream_that_ends_while_its_firewall_thinks_stays_ended() -> Non
 
 
 async def test_a_handshake_that_never_ends_is_ended() -> None:
-    stream, raw = await secret_and_raw(False, handshake_timeout=0.05)
+    stream, raw = await secret_and_raw(False, limits=Limits(handshake_time=0.05))
     with pytest.raises(HandshakeError, match=r"no complete handshake after 0\.05 s"):
         await asyncio.wait_for(stream.wait_opened(), 5)
     await raw.read_end()
@@ -202,8 +203,8 @@ async def test_a_handshake_that_never_ends_is_ended() -> None:
     await closed(stream)
 
 
-async def test_a_handshake_timeout_covers_the_header() -> None:
-    stream, raw = await secret_and_raw(True, handshake_timeout=0.2)
+async def test_the_handshake_time_covers_the_header() -> None:
+    stream, raw = await secret_and_raw(True, limits=Limits(handshake_time=0.2))
     responder = Handshake("XX", False, BOB)
     responder.read(await raw.read_message())
     await raw.write_message(responder.write())
@@ -214,8 +215,10 @@ async def test_a_handshake_timeout_covers_the_header() -> None:
     raw.close()
 
 
-async def test_no_handshake_timeout_sets_no_timer() -> None:
-    a, b = await secret_pair({"handshake_timeout": 0}, {"handshake_timeout": 0})
+async def test_an_endless_handshake_time_sets_no_timer() -> None:
+    a, b = await secret_pair(
+        {"limits": Limits(handshake_time=inf)}, {"limits": Limits(handshake_time=inf)}
+    )
     await opened(a, b)
     a.abort()
     await closed(a, b)
@@ -545,7 +548,7 @@ async def test_a_firewall_that_nobody_waits_for_is_cancelled() -> None:
             cancelled.set()
         return False
 
-    a, b = await secret_pair({}, {"firewall": firewall, "handshake_timeout": 0.05})
+    a, b = await secret_pair({}, {"firewall": firewall, "limits": Limits(handshake_time=0.05)})
     await closed(a, b)
     await asyncio.wait_for(cancelled.wait(), 5)
 
@@ -624,7 +627,7 @@ async def test_closing_with_early_frames_and_a_silent_peer_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(secret_module, "CLOSE_TIMEOUT", 0.02)
-    stream, raw = await secret_and_raw(True, handshake_timeout=0)
+    stream, raw = await secret_and_raw(True, limits=Limits(handshake_time=inf))
     stream.write(b"early")
     stream.close()
     await closed(stream)
@@ -697,6 +700,6 @@ async def test_abort_tells_the_receiver_of_its_error() -> None:
 async def test_arguments_are_checked() -> None:
     with pytest.raises(ValueError, match="a remote_public_key of 32 bytes, got 5"):
         SecretStream(True, remote_public_key=b"short")
-    for name in ("keep_alive", "timeout", "handshake_timeout"):
+    for name in ("keep_alive", "timeout"):
         with pytest.raises(ValueError, match=f"{name} of 0 seconds or more, got -1"):
             SecretStream(True, **{name: -1})  # type: ignore[arg-type]

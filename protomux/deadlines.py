@@ -1,0 +1,80 @@
+"""What must end in time. Knows a loop's clock and an order, not what it is that ends.
+
+One duration holds for all, so the first to come is the first that is due: one timer will do,
+however many wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable, Iterator
+from math import isfinite
+from typing import Generic, TypeVar
+
+__all__ = ["Deadlines"]
+
+T = TypeVar("T", bound=Hashable)
+
+
+class Deadlines(Generic[T]):
+    """Calls `expire(item)` for every item that is still here `seconds` after it was added.
+
+    Iterating gives the items, the oldest first.
+    """
+
+    __slots__ = ("_due", "_expire", "_loop", "_seconds", "_timer")
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, seconds: float, expire: Callable[[T], object]
+    ) -> None:
+        """Keep time by `loop`; with `seconds` of `math.inf` nothing ever expires."""
+        self._loop = loop
+        self._seconds = seconds
+        self._expire = expire
+        self._due: dict[T, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._due)
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._due)
+
+    def __contains__(self, item: object) -> bool:
+        return item in self._due
+
+    def add(self, item: T) -> None:
+        """Begin to count for `item`."""
+        self._due[item] = self._loop.time() + self._seconds
+        self._arm()
+
+    def discard(self, item: T) -> bool:
+        """Let `item` go, if it is here; tell whether it was."""
+        is_here = self._due.pop(item, None) is not None
+        if not self._due:
+            self._disarm()
+        return is_here
+
+    def clear(self) -> None:
+        """Let all go."""
+        self._due.clear()
+        self._disarm()
+
+    def _arm(self) -> None:
+        if self._timer is None and self._due and isfinite(self._seconds):
+            self._timer = self._loop.call_at(next(iter(self._due.values())), self._fire)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _fire(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        for item, due in list(self._due.items()):
+            if due > now:
+                break
+            if self.discard(item):  # else what expired before took it along
+                self._expire(item)
+        self._arm()

@@ -1,0 +1,225 @@
+"""Frames on their way in: taken apart, some messages a tick, and none while reading is paused.
+
+Knows batches and the turns of the event loop, nothing of channels.
+
+One legal frame may hold millions of messages. After `SLICE` of them the loop gets a turn, so that
+no peer keeps the others waiting, and the stream is asked to wait meanwhile. Whoever wants reading
+paused for another reason stops the batch in hand as well, not only the next frame.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from protomux.encoding import uint
+from protomux.errors import LimitExceeded
+from protomux.frames import CONTROL, Control, iter_batch
+from protomux.limits import Limits
+from protomux.streams.base import FramedStream
+
+__all__ = ["SLICE", "Intake"]
+
+SLICE: Final = 256
+"""Messages after which the loop gets a turn: 1 to 3 ms of work, and the turn costs 1 % of that."""
+
+
+class Intake:
+    """Hands on every message of a stream, in order.
+
+    What its receiver raises, and whatever is wrong with a frame, goes to `fail(error)`.
+
+    Attributes:
+        receive: receive(channel, data, start, end), to be set before the first frame comes.
+    """
+
+    receive: Callable[[int, bytes, int, int], None]
+
+    def __init__(
+        self,
+        stream: FramedStream,
+        fail: Callable[[Exception], None],
+        limits: Limits,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._stream = stream
+        self._fail = fail
+        self._limits = limits
+        self._loop = loop
+        self._pauses = 0
+        self._left = SLICE
+        self._turn_is_due = False
+        self._stream_is_paused = False
+        self._is_closed = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._ended: Callable[[], None] | None = None
+        # the batch in hand
+        self._frame = b""
+        self._bodies: Iterator[tuple[int, int, int]] | None = None
+        self._count = 0
+        # of a stream that goes on for a while after it was asked to pause
+        self._frames: deque[bytes] = deque()
+        self._frames_size = 0
+
+    def take(self, frame: bytes) -> None:
+        """A frame came."""
+        if self._is_closed or not frame:
+            return
+        if len(frame) > self._limits.frame_size:
+            self._fail(_too_much(self._limits.frame_size, "bytes in a frame", len(frame)))
+        elif self._pauses or self._turn_is_due:
+            self._frames.append(frame)
+            self._frames_size += len(frame)
+            if self._frames_size > self._limits.frame_size:
+                most = self._limits.frame_size
+                self._fail(_too_much(most, "bytes while reading is paused", self._frames_size))
+        else:
+            self._take(frame)
+
+    def pause(self) -> None:
+        """Hand on nothing until `resume()` has been called as often."""
+        self._pauses += 1
+        if self._ended is not None:
+            self.close()  # nobody is left to wait for
+        self._update_stream()
+
+    def resume(self) -> None:
+        """Undo one `pause()`; what waits is handed on in a later tick."""
+        self._pauses -= 1
+        if self._pauses == 0 and not self._turn_is_due:
+            self._turn_is_due = True
+            self._loop.call_soon(self._next_turn)
+
+    def pause_for(self, seconds: float) -> None:
+        """Hand on nothing for so many seconds; a longer pause of this kind goes on."""
+        if self._is_closed:
+            return
+        until = self._loop.time() + seconds
+        if self._timer is None:
+            self.pause()
+        elif self._timer.when() >= until:
+            return
+        else:
+            self._timer.cancel()
+        if not self._is_closed:
+            self._timer = self._loop.call_at(until, self._end_pause)
+
+    def end(self, ended: Callable[[], None]) -> None:
+        """No more will come: call `ended()` when what did come was handed on.
+
+        Only turns of the loop are waited for, nobody who wants reading paused: what is left then
+        is dropped.
+        """
+        if self._is_closed or self._pauses:
+            self.close()
+            ended()
+            return
+        self._ended = ended
+        if not self._turn_is_due:
+            self._hand_on()
+
+    def close(self) -> None:
+        """Hand on nothing more."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._bodies = None
+        self._frame = b""
+        self._frames.clear()
+        if self._ended is not None:
+            self._loop.call_soon(self._ended)
+
+    def _take(self, frame: bytes) -> None:
+        try:
+            channel, position = uint.decode(frame, 0, len(frame))
+            if channel == CONTROL:
+                type, after = uint.decode(frame, position, len(frame))
+                if type == Control.BATCH:
+                    self._frame = frame
+                    self._bodies = iter_batch(frame, after, len(frame))
+                    self._count = 0
+                    self._go_on(self._bodies)
+                    return
+            self.receive(channel, frame, position, len(frame))
+        except Exception as error:  # an application's encoding may raise anything
+            self._fail(error)
+            return
+        self._left -= 1
+        if self._left <= 0:
+            self._yield()
+
+    def _go_on(self, bodies: Iterator[tuple[int, int, int]]) -> None:
+        """Hand on bodies of the batch in hand, until it or the turn is over."""
+        for channel, start, end in bodies:
+            self._left -= 1
+            self._count += 1
+            if end > start:  # else the batch has only switched to another channel
+                self.receive(channel, self._frame, start, end)
+            if self._is_closed:
+                return
+            if self._left <= 0:
+                self._check_count()
+                self._yield()
+                return
+            if self._pauses:
+                return
+        self._check_count()
+        self._bodies = None
+        self._frame = b""
+
+    def _check_count(self) -> None:
+        most = self._limits.batch_messages
+        if self._count > most:
+            raise _too_much(most, "messages in a batch", self._count)
+
+    def _yield(self) -> None:
+        if not self._turn_is_due:
+            self._turn_is_due = True
+            self._loop.call_soon(self._next_turn)
+            self._update_stream()
+
+    def _next_turn(self) -> None:
+        self._turn_is_due = False
+        self._left = SLICE
+        self._hand_on()
+
+    def _hand_on(self) -> None:
+        """Hand on what waits, while nobody objects."""
+        while not (self._pauses or self._turn_is_due or self._is_closed):
+            if self._bodies is not None:
+                try:
+                    self._go_on(self._bodies)
+                except Exception as error:
+                    self._fail(error)
+            elif self._frames:
+                frame = self._frames.popleft()
+                self._frames_size -= len(frame)
+                self._take(frame)
+            elif self._ended is not None:
+                self._is_closed = True
+                self._ended()
+            else:
+                break
+        self._update_stream()
+
+    def _update_stream(self) -> None:
+        is_paused = self._pauses > 0 or self._turn_is_due
+        if is_paused is not self._stream_is_paused and not self._is_closed:
+            self._stream_is_paused = is_paused
+            if is_paused:
+                self._stream.pause_reading()
+            else:
+                self._stream.resume_reading()
+
+    def _end_pause(self) -> None:
+        self._timer = None
+        self.resume()
+
+
+def _too_much(most: int, what: str, got: int) -> LimitExceeded:
+    return LimitExceeded(f"expected at most {most} {what}, got {got}")
