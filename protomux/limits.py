@@ -74,5 +74,6 @@ class Limits:
         """Raise ValueError for a bound below 0, or one that is no number."""
         for field in fields(self):
             value = getattr(self, field.name)
-            if not value >= 0:
+            numbers = value if isinstance(value, tuple) else (value,)
+            if not all(number >= 0 for number in numbers):
                 raise ValueError(f"expected {field.name} of 0 or more, got {value!r}")

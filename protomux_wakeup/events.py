@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 from typing import Self, TypeAlias
 
@@ -79,6 +79,7 @@ class EventStream:
         self._most = most
         self._events: deque[tuple[Event, int]] = deque()
         self._size = 0
+        self._sizes: Counter[Peer] = Counter()  # of what waits, by whom
         self._has_ended = False
         self._news = asyncio.Event()
 
@@ -92,34 +93,68 @@ class EventStream:
             self._news.clear()
             await self._news.wait()
         event, size = self._events.popleft()
-        self._size -= size
+        self._count(event.peer, -size)
         return event
 
     async def aclose(self) -> None:
         """Take no more events, and drop those that wait."""
         self._events.clear()
+        self._sizes.clear()
+        self._size = 0
         self.end()
 
     # For the session.
 
-    def put(self, event: Event) -> bool:
-        """Queue `event`; False if it was refused because too much waits already.
+    def put(self, event: Event) -> Peer | None:
+        """Queue `event`; return the peer that has to go, if that makes too much.
 
-        That a peer became inactive or is gone is never refused: it follows on something that was
-        taken, or on the refusal that costs the peer its stream.
+        That is the one of whom most waits, with this event. If it is the event's own, the event is
+        refused; if it is another, room is made by dropping what that one said. That a peer became
+        inactive or is gone is always queued: it follows on something that was.
         """
         if self._has_ended:
-            return True
+            return None
+        peer = event.peer
         size = 1 + len(event.writers) if isinstance(event, Announced) else 1
         is_bounded = not isinstance(event, PeerInactive | PeerRemoved)
+        guilty = None
         if is_bounded and self._events and self._size + size > self._most:
-            return False
+            guilty = max(self._sizes, key=self._sizes.__getitem__)
+            if self._sizes[peer] + size >= self._sizes[guilty]:
+                return peer
+            self._drop_news(guilty)
         self._events.append((event, size))
-        self._size += size
+        self._count(peer, size)
         self._news.set()
-        return True
+        return guilty
+
+    def _drop_news(self, peer: Peer) -> None:
+        """Drop what `peer` said, but not that it came and, in the end, what it is."""
+        turns = [event for event, _ in self._events if event.peer is peer and _is_turn(event)]
+        last_turn = turns[-1] if len(turns) % 2 else None
+        kept: deque[tuple[Event, int]] = deque()
+        for event, size in self._events:
+            if (
+                event.peer is not peer
+                or event is last_turn
+                or isinstance(event, PeerAdded | PeerRemoved)
+            ):
+                kept.append((event, size))
+            else:
+                self._count(peer, -size)
+        self._events = kept
+
+    def _count(self, peer: Peer, size: int) -> None:
+        self._size += size
+        self._sizes[peer] += size
+        if self._sizes[peer] <= 0:
+            del self._sizes[peer]
 
     def end(self) -> None:
         """There will be no more events."""
         self._has_ended = True
         self._news.set()
+
+
+def _is_turn(event: Event) -> bool:
+    return isinstance(event, PeerActive | PeerInactive)

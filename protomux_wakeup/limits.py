@@ -3,21 +3,71 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import protomux
+from protomux.encoding import MAX_ARRAY
 
-__all__ = ["Limits"]
+__all__ = ["Limits", "Rate"]
+
+
+class Rate(NamedTuple):
+    """How much may come at once, and how much a second in the long run.
+
+    Attributes:
+        burst: at once, after a while without any.
+        per_second: in the long run.
+    """
+
+    burst: int
+    per_second: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits(protomux.Limits):
     """What one `Wakeup` may hold; its streams are held to the fields of `protomux.Limits`.
 
+    *Paused* means that nothing more of the stream is read until its peer is within the rate
+    again, so TCP lets it wait; nothing is lost. Rates hold for a stream, whatever the number of
+    topics on it, since a peer can have as many as it likes.
+
     Attributes:
+        streams: streams of a `Wakeup`; one more is destroyed when it is added. Default 16,384.
+        announces: announces of a stream; with more it is paused. Default 65,536 at once, twice
+            the topics of the largest node that we measure with, and 16,384 a second.
+        entries: entries of those announces, likewise. Default 1,048,576 at once, as many as one
+            announce can hold, and 262,144 a second.
+        lookups: lookups and infos of a stream, likewise. Default 65,536 at once and 1,024 a second:
+            a lookup is small and its answer may not be.
+        announce_entries: entries in one announce of a peer; more destroy its stream. Default
+            1,048,576, the bound of the encoding itself.
+        merged_entries: logs of which news wait for one peer that does not keep up; with more it
+            counts as dead and is destroyed. There is one entry for a log, with the newest length.
+            Default 1,048,576: what one announce can say can also wait.
+        pending_peers: peers of all topics and streams that were asked for their proof and have
+            not answered; one more closes the channel of the one that waits longest. Default
+            1,048,576.
+        proof_time: seconds that a peer has to prove the capability; then its channel is closed. It
+            may open the topic again. Default 60, twice what a pair callback may take by default.
+        unknown_topics: opens of topics that have no session here, of a stream, about which
+            `on_wakeup` is asked; more are rejected unasked. Default 65,536 at once and 1,024 a
+            second.
+        waking: async `on_wakeup` hooks that run at once, over all streams; a peer whose open comes
+            on top is rejected. Default 65,536.
         queued_events: entries that may wait in one `Session.events()` for the application, where
-            an event counts as one and an announce as one more for each of its writers. The peer
-            whose message does not fit any more loses its stream. Default 262,144, some 50 MB at
-            worst.
+            an event counts as one and an announce as one more for each of its writers. When one
+            does not fit, the stream of the peer of whom most waits is destroyed, and its announces
+            and lookups are dropped. Default 262,144, some 50 MB at worst.
     """
 
+    streams: int = 16_384
+    announces: Rate = Rate(65_536, 16_384)
+    entries: Rate = Rate(MAX_ARRAY, 262_144)
+    lookups: Rate = Rate(65_536, 1_024)
+    announce_entries: int = MAX_ARRAY
+    merged_entries: int = MAX_ARRAY
+    pending_peers: int = 1_048_576
+    proof_time: float = 60.0
+    unknown_topics: Rate = Rate(65_536, 1_024)
+    waking: int = 65_536
     queued_events: int = 262_144

@@ -10,12 +10,14 @@ from collections.abc import Iterable
 from enum import IntEnum
 from typing import Final, NamedTuple
 
-from protomux.encoding import Encoding, array, fixed32, uint
-from protomux.errors import EncodingError
+from protomux.crypto import KEY_SIZE
+from protomux.encoding import MAX_ARRAY, Encoding, array, fixed32, uint
+from protomux.errors import EncodingError, LimitExceeded
 
 __all__ = [
     "PROTOCOL",
     "VERSION",
+    "AnnounceEncoding",
     "Handshake",
     "Info",
     "Lookup",
@@ -25,6 +27,7 @@ __all__ = [
     "handshake",
     "info",
     "lookup",
+    "writers_of",
 ]
 
 PROTOCOL: Final = "wakeup"
@@ -127,20 +130,45 @@ class _WriterEncoding:
         return Writer(key, length), position
 
 
-class _AnnounceEncoding:
-    """A list of at most 0x100000 writers; (key, length) pairs do as well."""
+class AnnounceEncoding:
+    """A list of writers; (key, length) pairs do as well.
+
+    Encodes up to 0x100000 of them, and decodes up to `most`: LimitExceeded beyond that,
+    EncodingError beyond what an array may have.
+    """
 
     _writers: Final = array(_WriterEncoding())
+    _least: Final = KEY_SIZE + 1  # bytes of an entry
+
+    def __init__(self, most: int = MAX_ARRAY) -> None:
+        self._most = most
 
     def encode(self, value: Iterable[tuple[bytes, int]], /) -> bytes:
-        try:
-            writers = [Writer(*entry) for entry in value]
-        except TypeError as error:
-            raise EncodingError(f"expected Writers or (key, length) pairs: {error}") from error
-        return self._writers.encode(writers)
+        """Return the bytes of `value`."""
+        return self._writers.encode(writers_of(value))
 
     def decode(self, data: bytes, start: int, end: int, /) -> tuple[list[Writer], int]:
+        """Read the writers from `data[start:end]`; return them and the position after them."""
+        count, position = uint.decode(data, start, end)
+        if self._most < count <= MAX_ARRAY:
+            raise LimitExceeded(f"expected at most {self._most} writers, got {count}")
+        if count * self._least > end - position:  # before any of them is made
+            raise EncodingError(
+                f"expected {count} writers of {self._least} bytes or more, got {end - position} "
+                f"bytes"
+            )
         return self._writers.decode(data, start, end)
+
+
+def writers_of(entries: Iterable[tuple[bytes, int]]) -> list[Writer]:
+    """Return `entries`, Writers or (key, length) pairs, as a list of Writers.
+
+    Raises EncodingError for what is none of them; keys and lengths are not looked at.
+    """
+    try:
+        return [Writer(*entry) for entry in entries]
+    except TypeError as error:
+        raise EncodingError(f"expected Writers or (key, length) pairs: {error}") from error
 
 
 class _InfoEncoding:
@@ -154,5 +182,5 @@ class _InfoEncoding:
 
 handshake: Final[Encoding[Handshake]] = _HandshakeEncoding()
 lookup: Final[Encoding[Lookup]] = _LookupEncoding()
-announce: Final = _AnnounceEncoding()
+announce: Final = AnnounceEncoding()
 info: Final[Encoding[Info]] = _InfoEncoding()

@@ -1,13 +1,21 @@
-"""A peer of a topic: one stream on which the other side has the topic too. Knows its channel."""
+"""A peer of a topic: one stream on which the other side has the topic too. Knows its channel.
+
+While the stream does not keep up, what the peer is told waits in a `Backlog` and leaves from there
+when it does.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from typing import Any, Final, Protocol
 
-from protomux import Channel
+from protomux import Channel, LimitExceeded
 from protomux.streams import FramedStream
-from protomux_wakeup.messages import Info, Lookup, MessageType
+from protomux_wakeup import messages
+from protomux_wakeup.backlog import Backlog
+from protomux_wakeup.carrier import Carrier
+from protomux_wakeup.messages import Info, Lookup, MessageType, Writer
 
 __all__ = ["Peer", "PeerTopic"]
 
@@ -35,8 +43,8 @@ class Peer:
     """The other side of a topic on one stream.
 
     Attributes:
-        stream: the stream, as it was given to the mux.
         topic: the topic.
+        carrier: the stream as the `Wakeup` uses it.
         is_pending: the peer has not proved the capability yet. No hook sees such a peer.
         is_active: one of the peer's sessions is active.
         is_removed: the channel is closed; the peer will not come back as this object.
@@ -45,20 +53,24 @@ class Peer:
     """
 
     __slots__ = (
+        "_backlog",
+        "_drained",
+        "carrier",
         "channel",
         "clock",
         "is_active",
         "is_pending",
         "is_removed",
-        "stream",
         "topic",
         "user_data",
     )
 
-    def __init__(self, topic: PeerTopic, stream: FramedStream) -> None:
+    def __init__(self, topic: PeerTopic, carrier: Carrier) -> None:
         self.topic: Final = topic
-        self.stream: Final = stream
+        self.carrier: Final = carrier
         self.channel: Channel
+        self._backlog: Backlog | None = None
+        self._drained: asyncio.Event | None = None
         self.is_pending = True
         self.is_active = False
         self.is_removed = False
@@ -79,20 +91,104 @@ class Peer:
         return f"<Peer {'?' if key is None else key.hex()[:16]} {' '.join(states) or 'inactive'}>"
 
     @property
+    def stream(self) -> FramedStream:
+        """The stream, as it was given to the mux."""
+        return self.carrier.mux.stream
+
+    @property
     def remote_public_key(self) -> bytes | None:
         """The peer's 32-byte key on its stream."""
         return self.stream.remote_public_key
 
+    async def wait_drained(self) -> bool:
+        """Wait until all that the peer was told is with its stream; False if it left before that.
+
+        What is told while the stream does not keep up waits here, so wait for this before
+        `stream.close()`, which flushes the stream alone.
+        """
+        if self._backlog is not None:
+            if self._drained is None:
+                self._drained = asyncio.Event()
+            await self._drained.wait()
+        return not self.is_removed
+
     # For the topic and its sessions; an application sends through its session.
+
+    def remove(self) -> None:
+        """The channel is closed."""
+        self.is_removed = True
+        self._forget_backlog()
+
+    # Each returns False where nothing more should be sent for now.
 
     def send_lookup(self, lookup: Lookup) -> bool:
         """Ask the peer."""
-        return self.channel.messages[MessageType.LOOKUP].send(lookup)
+        if self._keeps_up:
+            return self._send(lookup)
+        messages.lookup.encode(lookup)  # what is wrong with it is raised now
+        self._wait().look_up(lookup)
+        return False
 
-    def send_announce(self, writers: Iterable[tuple[bytes, int]]) -> bool:
+    def send_announce(self, entries: Iterable[tuple[bytes, int]]) -> bool:
         """Tell the peer."""
-        return self.channel.messages[MessageType.ANNOUNCE].send(writers)
+        writers = messages.writers_of(entries)
+        if self._keeps_up:
+            try:
+                return self._send(writers)
+            except LimitExceeded:
+                pass  # too large for a frame, so it goes in parts
+        messages.announce.encode(writers)
+        backlog = self._wait()
+        backlog.announce(writers)
+        self._flush()
+        most = self.carrier.limits.merged_entries
+        if backlog.logs > most:
+            self.carrier.overflow("logs of which news wait for a peer that does not read", most)
+        return False
 
     def send_info(self, is_active: bool) -> bool:
         """Tell the peer whether our topic is active."""
-        return self.channel.messages[MessageType.INFO].send(Info(is_active))
+        info = Info(is_active)
+        if self._keeps_up:
+            return self._send(info)
+        self._wait().inform(info)
+        return False
+
+    @property
+    def _keeps_up(self) -> bool:
+        return self._backlog is None and self.channel.drained
+
+    def _send(self, message: Info | Lookup | list[Writer]) -> bool:
+        stats = self.carrier.stats
+        if isinstance(message, list):
+            is_drained = self.channel.messages[MessageType.ANNOUNCE].send(message)
+            stats.wire_announce.tx += 1
+        elif isinstance(message, Lookup):
+            is_drained = self.channel.messages[MessageType.LOOKUP].send(message)
+            stats.wire_lookup.tx += 1
+        else:
+            is_drained = self.channel.messages[MessageType.INFO].send(message)
+            stats.wire_info.tx += 1
+        return is_drained
+
+    def _wait(self) -> Backlog:
+        if self._backlog is None:
+            self._backlog = Backlog()
+            self.channel.on_drain = self._flush
+        return self._backlog
+
+    def _flush(self, _channel: Channel | None = None) -> None:
+        """Send what waits while the stream keeps up."""
+        backlog = self._backlog
+        while backlog is not None and self.channel.drained:
+            message = backlog.take()
+            if message is None:
+                self._forget_backlog()
+                break
+            self._send(message)
+
+    def _forget_backlog(self) -> None:
+        self._backlog = self.channel.on_drain = None
+        if self._drained is not None:
+            self._drained.set()
+            self._drained = None

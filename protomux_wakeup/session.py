@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
 from weakref import WeakSet
 
-from protomux import LimitExceeded, Protomux
+from protomux import Protomux
 from protomux.hooks import is_pending, settle
 from protomux.streams import FramedStream
 from protomux_wakeup.events import (
@@ -24,7 +24,6 @@ from protomux_wakeup.events import (
 )
 from protomux_wakeup.limits import Limits
 from protomux_wakeup.messages import Lookup, Writer
-from protomux_wakeup.metrics import Stats
 from protomux_wakeup.peer import Peer
 from protomux_wakeup.topic import Topic
 
@@ -80,13 +79,12 @@ class Session:
     """
 
     def __init__(
-        self, topic: Topic, is_active: bool, hooks: Mapping[str, Hook], stats: Stats, limits: Limits
+        self, topic: Topic, is_active: bool, hooks: Mapping[str, Hook], limits: Limits
     ) -> None:
         self.topic: Final = topic
         self.is_active = is_active
         self.is_destroyed = False
         self._hooks = hooks
-        self._stats = stats
         self._limits = limits
         self._events: WeakSet[EventStream] | None = None  # most sessions use hooks alone
 
@@ -142,9 +140,7 @@ class Session:
         """
         if self.is_destroyed or peer.is_removed:
             return False
-        is_drained = peer.send_lookup(Lookup(hash))
-        self._stats.wire_lookup.tx += 1
-        return is_drained
+        return peer.send_lookup(Lookup(hash))
 
     def lookup_by_stream(self, stream: FramedStream | Protomux, hash: bytes | None = None) -> bool:
         """As `lookup`, for the peer on `stream` if there is one."""
@@ -165,9 +161,7 @@ class Session:
         """
         if self.is_destroyed or peer.is_removed or peer.is_pending:
             return False
-        is_drained = peer.send_announce(writers)
-        self._stats.wire_announce.tx += 1
-        return is_drained
+        return peer.send_announce(writers)
 
     def announce_by_stream(
         self, stream: FramedStream | Protomux, writers: Iterable[tuple[bytes, int]]
@@ -265,13 +259,10 @@ class Session:
         if self.is_destroyed:
             return
         for events in list(self._events or ()):
-            if not events.put(event):
-                event.peer.stream.abort(
-                    LimitExceeded(
-                        f"expected at most {self._limits.queued_events} entries to wait for the "
-                        f"application, one of {type(event).__name__} came on top"
-                    )
-                )
+            guilty = events.put(event)
+            if guilty is not None:
+                most = self._limits.queued_events
+                guilty.carrier.overflow("entries that wait for the application", most)
         hook = self._hooks.get(name)
         if hook is not None:
             event.peer.channel.run_hook(hook, *args)

@@ -21,6 +21,7 @@ from protomux import Channel, Protomux
 from protomux.streams import FramedStream
 from protomux_wakeup import messages
 from protomux_wakeup.capability import Capability
+from protomux_wakeup.carrier import Carrier
 from protomux_wakeup.messages import Handshake, Info, Lookup, Writer
 from protomux_wakeup.metrics import Stats
 from protomux_wakeup.peer import Peer
@@ -74,12 +75,20 @@ class TopicHost(Protocol):
         ...
 
     @property
-    def muxes(self) -> Iterable[Protomux]:
+    def carriers(self) -> Iterable[Carrier]:
         """The streams to open the topic on."""
         ...
 
-    def when_open(self, stream: FramedStream | Protomux, then: Callable[[Protomux], None]) -> None:
-        """Call `then` with the mux of `stream`, when that is open."""
+    def when_open(self, stream: FramedStream | Protomux, then: Callable[[Carrier], None]) -> None:
+        """Call `then` with the carrier of `stream`, when that is open."""
+        ...
+
+    def peer_asked(self, peer: Peer) -> None:
+        """`peer` is to prove the capability, or its channel to close."""
+        ...
+
+    def peer_answered(self, peer: Peer) -> None:
+        """`peer` has proved the capability, or its channel has closed."""
         ...
 
     def topic_idle(self, topic: Topic) -> None:
@@ -105,13 +114,20 @@ class Topic:
         is_destroyed: it was collected, or its `Wakeup` was destroyed.
     """
 
-    def __init__(self, host: TopicHost, capability: Capability, is_active: bool) -> None:
+    def __init__(
+        self,
+        host: TopicHost,
+        capability: Capability,
+        is_active: bool,
+        announce: messages.AnnounceEncoding,
+    ) -> None:
         self.id = capability.id
         self.capability = capability
         self.is_active = is_active
         self.is_destroyed = False
         self._host = host
         self._stats = host.stats
+        self._announce = announce
         self._sessions: dict[Member, None] = {}
         self._peers: dict[Peer, None] = {}
         self._pending: dict[Peer, None] = {}
@@ -179,7 +195,6 @@ class Topic:
         if is_active is not self.is_active:
             self.is_active = is_active
             for peer in [*self._pending, *self._peers]:
-                self._stats.wire_info.tx += 1
                 peer.send_info(is_active)
             if is_active:
                 self.connect_all()
@@ -206,23 +221,23 @@ class Topic:
 
     def connect_all(self) -> None:
         """Open the topic on every stream where it is not open."""
-        for mux in list(self._host.muxes):
-            self.connect(mux)
+        for carrier in list(self._host.carriers):
+            self.connect(carrier)
 
-    def connect(self, mux: Protomux) -> None:
+    def connect(self, carrier: Carrier) -> None:
         """Open the topic on one stream; answers the peer if that has opened it already."""
-        stream = mux.stream
+        stream = carrier.mux.stream
         handshake_hash = stream.handshake_hash
         if stream in self._by_stream or handshake_hash is None or self.is_destroyed:
             return
-        peer = Peer(self, stream)
-        channel = mux.create_channel(
+        peer = Peer(self, carrier)
+        channel = carrier.mux.create_channel(
             messages.PROTOCOL,
             self.id,
             handshake=messages.handshake,
             messages=[
                 (messages.lookup, self._on_lookup),
-                (messages.announce, self._on_announce),
+                (self._announce, self._on_announce),
                 (messages.info, self._on_info),
             ],
             user_data=peer,
@@ -234,6 +249,7 @@ class Topic:
         peer.channel = channel
         self._pending[peer] = None
         self._by_stream[stream] = peer
+        self._host.peer_asked(peer)
         proof = self.capability.prove(stream.is_initiator, handshake_hash)
         channel.open(Handshake(messages.VERSION, proof, self.is_active))
 
@@ -247,6 +263,7 @@ class Topic:
             channel.close()
             return
         del self._pending[peer]
+        self._host.peer_answered(peer)
         self._peers[peer] = None
         self._peers_view = None
         self._stats.peers_added += 1
@@ -263,10 +280,11 @@ class Topic:
 
     def _on_close(self, _is_remote: bool, channel: Channel) -> None:
         peer: Peer = channel.user_data
-        peer.is_removed = True
+        peer.remove()
         del self._by_stream[peer.stream]
         if peer.is_pending:
             del self._pending[peer]
+            self._host.peer_answered(peer)
             return
         del self._peers[peer]
         self._peers_view = None
@@ -283,16 +301,21 @@ class Topic:
         self._tell(left)
 
     def _on_lookup(self, lookup: Lookup, channel: Channel) -> None:
+        peer: Peer = channel.user_data
         self._stats.wire_lookup.rx += 1
-        self._tell(lambda session: session.looked_up(lookup, channel.user_data))
+        peer.carrier.asked()
+        self._tell(lambda session: session.looked_up(lookup, peer))
 
     def _on_announce(self, writers: list[Writer], channel: Channel) -> None:
+        peer: Peer = channel.user_data
         self._stats.wire_announce.rx += 1
-        self._tell(lambda session: session.announced(writers, channel.user_data))
+        peer.carrier.announced(len(writers))
+        self._tell(lambda session: session.announced(writers, peer))
 
     def _on_info(self, info: Info, channel: Channel) -> None:
-        self._stats.wire_info.rx += 1
         peer: Peer = channel.user_data
+        self._stats.wire_info.rx += 1
+        peer.carrier.asked()
         if info.active is peer.is_active:
             return
         self._mark(peer, info.active)

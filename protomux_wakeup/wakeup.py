@@ -6,16 +6,19 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast, runtime_checkable
 
 from protomux import Protomux, ProtomuxError
+from protomux.deadlines import Deadlines
 from protomux.encoding import BytesLike
 from protomux.hooks import is_pending
 from protomux.streams import FramedStream
 from protomux_wakeup import messages, metrics
 from protomux_wakeup.capability import Capability
+from protomux_wakeup.carrier import Carrier
 from protomux_wakeup.limits import Limits
 from protomux_wakeup.metrics import Stats
+from protomux_wakeup.peer import Peer
 from protomux_wakeup.session import Hook, Session, collect_hooks
 from protomux_wakeup.topic import Topic
 
@@ -33,13 +36,6 @@ GC_TICKS: Final = 5
 @runtime_checkable
 class _Opens(Protocol):
     async def wait_opened(self) -> None: ...
-
-
-class _Callbacks(NamedTuple):
-    """What a mux was told to call."""
-
-    on_pair: Callable[[bytes | None], object]
-    on_close: Callable[[Exception | None], object]
 
 
 class Wakeup:
@@ -73,14 +69,17 @@ class Wakeup:
         self._gc_interval = gc_interval
         self._limits = limits
         self._topics: dict[bytes, Topic] = {}
-        self._muxes: dict[Protomux, _Callbacks] = {}
+        self._carriers: dict[Protomux, Carrier] = {}
+        self._announce = messages.AnnounceEncoding(limits.announce_entries)
+        self._pending: Deadlines[Peer] | None = None
+        self._waking: set[asyncio.Task[None]] = set()
         self._opening: set[asyncio.Task[None]] = set()
         self._idle: dict[Topic, int] = {}
         self._gc_timer: asyncio.TimerHandle | None = None
         self._is_destroyed = False
 
     def __repr__(self) -> str:
-        return f"<Wakeup {len(self._topics)} topics {len(self._muxes)} streams>"
+        return f"<Wakeup {len(self._topics)} topics {len(self._carriers)} streams>"
 
     @property
     def topics(self) -> Mapping[bytes, Topic]:
@@ -90,7 +89,7 @@ class Wakeup:
     @property
     def muxes(self) -> Iterable[Protomux]:
         """The muxes of the streams that were added and are not gone."""
-        return self._muxes.keys()
+        return [carrier.mux for carrier in self.carriers]
 
     def session(
         self,
@@ -126,10 +125,10 @@ class Wakeup:
                 f"expected the capability that the topic {secret.id.hex()} has, got another"
             )
         if topic is None:
-            topic = self._topics[secret.id] = Topic(self, secret, active)
+            topic = self._topics[secret.id] = Topic(self, secret, active, self._announce)
             self.stats.topics_added += 1
             topic.connect_all()
-        session = Session(topic, active, found, self.stats, self._limits)
+        session = Session(topic, active, found, self._limits)
         topic.add_session(session)
         return session
 
@@ -144,10 +143,10 @@ class Wakeup:
         """Share topics over `stream`, until it is gone: a framed stream or the mux of one.
 
         One that is not open yet is added when it opens; if it never does, that is its owner's
-        affair. Raises RuntimeError after `destroy()`.
+        affair. One beyond `Limits.streams` is destroyed. Raises RuntimeError after `destroy()`.
         """
         self._check_alive()
-        self.when_open(stream, self._add_mux)
+        self.when_open(stream, self._share)
 
     def has_stream(
         self,
@@ -162,7 +161,9 @@ class Wakeup:
         """
         framed = stream.stream if isinstance(stream, Protomux) else stream
         if capability is None:
-            return isinstance(framed.receiver, Protomux) and framed.receiver in self._muxes
+            mux = framed.receiver
+            carrier = self._carriers.get(mux) if isinstance(mux, Protomux) else None
+            return carrier is not None and carrier.is_shared
         topic = self._topics.get(Capability(capability, discovery_key).id)
         return topic is not None and topic.peer_of(framed) is not None
 
@@ -171,14 +172,15 @@ class Wakeup:
         if self._is_destroyed:
             return
         self._is_destroyed = True
-        for task in self._opening:
+        for task in self._opening | self._waking:
             task.cancel()
         for topic in list(self._topics.values()):
             topic.destroy()
-        for mux, forget in list(self._muxes.items()):
-            mux.unpair(messages.PROTOCOL, callback=forget.on_pair)
-            mux.remove_close_callback(forget.on_close)
-        self._muxes.clear()
+        for carrier in self._carriers.values():
+            if carrier.on_pair is not None:
+                carrier.mux.unpair(messages.PROTOCOL, callback=carrier.on_pair)
+            carrier.mux.remove_close_callback(carrier.on_close)
+        self._carriers.clear()
 
     def register_metrics(self, registry: CollectorRegistry | None = None) -> None:
         """Let Prometheus read `stats`, under the names that the original uses.
@@ -192,49 +194,86 @@ class Wakeup:
         if self._is_destroyed:
             raise RuntimeError("expected a Wakeup that is not destroyed")
 
-    def _add_mux(self, mux: Protomux) -> None:
-        if mux in self._muxes:
+    def _carry(self, mux: Protomux, then: Callable[[Carrier], None]) -> None:
+        """Call `then` with the carrier of `mux`, made if there is none."""
+        carrier = self._carriers.get(mux)
+        if carrier is None:
+            carrier = Carrier(
+                mux, self._limits, self.stats, on_close=lambda _error: self._carriers.pop(mux, None)
+            )
+            if len(self._carriers) >= self._limits.streams:
+                carrier.overflow("streams", self._limits.streams)
+                return
+            self._carriers[mux] = carrier
+            mux.add_close_callback(carrier.on_close)
+        then(carrier)
+
+    def _share(self, carrier: Carrier) -> None:
+        if carrier.is_shared:
             return
-        callbacks = self._muxes[mux] = _Callbacks(
-            on_pair=lambda id: self._on_pair(id, mux),
-            on_close=lambda _error: self._muxes.pop(mux, None),
-        )
-        mux.pair(messages.PROTOCOL, callback=callbacks.on_pair)
-        mux.add_close_callback(callbacks.on_close)
+        carrier.on_pair = lambda id: self._on_pair(id, carrier)
+        carrier.mux.pair(messages.PROTOCOL, callback=carrier.on_pair)
         for topic in list(self._topics.values()):
             if topic.is_active:
-                topic.connect(mux)
+                topic.connect(carrier)
 
-    def _on_pair(self, id: bytes | None, mux: Protomux) -> object:
+    def _on_pair(self, id: bytes | None, carrier: Carrier) -> object:
         """A peer opens a topic that is not open here."""
-        if id is None:
+        if id is None or self._answer(id, carrier) or self._on_wakeup is None:
             return None
-        if self._answer(id, mux) or self._on_wakeup is None:
+        if len(self._waking) >= self._limits.waking or not carrier.may_wake():
             return None
-        result = self._on_wakeup(id, mux)
-        if is_pending(result):
-            return self._answer_after(result, id, mux)
-        self._answer(id, mux)
-        return None
+        result = self._on_wakeup(id, carrier.mux)
+        if not is_pending(result):
+            self._answer(id, carrier)
+            return None
+        task = carrier.mux.loop.create_task(self._answer_after(result, id, carrier))
+        self._waking.add(task)
+        task.add_done_callback(self._waking.discard)
+        return task
 
-    async def _answer_after(self, pending: Any, id: bytes, mux: Protomux) -> None:
+    async def _answer_after(self, pending: Any, id: bytes, carrier: Carrier) -> None:
         await pending
-        self._answer(id, mux)
+        self._answer(id, carrier)
 
-    def _answer(self, id: bytes, mux: Protomux) -> bool:
+    def _answer(self, id: bytes, carrier: Carrier) -> bool:
         topic = self._topics.get(id)
         if topic is None or not topic.sessions:
             return False
-        topic.connect(mux)
+        topic.connect(carrier)
         return True
+
+    def _give_up(self, peer: Peer) -> None:
+        """`peer` has not proved the capability, and others wait."""
+        _log.debug("%r did not prove the capability of %r in time", peer, peer.topic)
+        peer.channel.close()
 
     # For the topics.
 
-    def when_open(self, stream: FramedStream | Protomux, then: Callable[[Protomux], None]) -> None:
-        """Call `then` with the mux of `stream`: now if that is open, else when it opens."""
+    @property
+    def carriers(self) -> Iterable[Carrier]:
+        """The streams that all active topics are opened on."""
+        return [carrier for carrier in self._carriers.values() if carrier.is_shared]
+
+    def peer_asked(self, peer: Peer) -> None:
+        """`peer` is to prove the capability in time."""
+        if self._pending is None:
+            loop = peer.carrier.mux.loop
+            self._pending = Deadlines(loop, self._limits.proof_time, self._give_up)
+        if len(self._pending) >= self._limits.pending_peers:
+            self._give_up(next(iter(self._pending)))
+        self._pending.add(peer)
+
+    def peer_answered(self, peer: Peer) -> None:
+        """`peer` has proved it, or is gone."""
+        if self._pending is not None:
+            self._pending.discard(peer)
+
+    def when_open(self, stream: FramedStream | Protomux, then: Callable[[Carrier], None]) -> None:
+        """Call `then` with the carrier of `stream`: now if that is open, else when it opens."""
         framed = stream.stream if isinstance(stream, Protomux) else stream
         if framed.handshake_hash is not None:
-            then(Protomux.of(stream, limits=self._limits))
+            self._carry(Protomux.of(stream, limits=self._limits), then)
             return
         if not isinstance(framed, _Opens):
             raise TypeError(f"expected a stream that is open or has wait_opened, got {framed!r}")
@@ -247,7 +286,7 @@ class Wakeup:
         self,
         stream: FramedStream | Protomux,
         framed: _Opens,
-        then: Callable[[Protomux], None],
+        then: Callable[[Carrier], None],
     ) -> None:
         try:
             await framed.wait_opened()
@@ -257,7 +296,7 @@ class Wakeup:
         except Exception:  # whatever the application aborted it with, or its own receiver
             _log.warning("%r was not added", stream, exc_info=True)
         else:
-            then(mux)
+            self._carry(mux, then)
 
     def topic_idle(self, topic: Topic) -> None:
         """`topic` could be collected."""

@@ -58,7 +58,8 @@ class RawPeer:
             channel, position = uint.decode(frame, 0, len(frame))
             if channel == CONTROL and frame[position] == Control.BATCH:
                 for inner, start, end in iter_batch(frame, position + 1, len(frame)):
-                    pairs.append((inner, frame[start:end]))
+                    if end > start:  # else a switch to another channel
+                        pairs.append((inner, frame[start:end]))
             else:
                 pairs.append((channel, frame[position:]))
         return pairs

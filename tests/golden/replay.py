@@ -119,7 +119,7 @@ def bodies(frame: bytes) -> list[tuple[int, bytes]]:
     channel, start = encoding.uint.decode(frame, 0, len(frame))
     type, after = encoding.uint.decode(frame, start, len(frame))
     if (channel, type) == (CONTROL, Control.BATCH):
-        return [(to, frame[a:b]) for to, a, b in iter_batch(frame, after, len(frame))]
+        return [(to, frame[a:b]) for to, a, b in iter_batch(frame, after, len(frame)) if b > a]
     return [(channel, frame[start:])]
 
 

@@ -292,7 +292,7 @@ async def test_a_pair_callback_ends_with_its_stream() -> None:
 
 
 def test_a_pair_callback_that_takes_too_long_is_cancelled_and_the_open_rejected() -> None:
-    loop = SteppedLoop()
+    loop = SteppedLoop()  # type: ignore[abstract]
     a, b = wire(loop)
     mux = Protomux(a, limits=Limits(waiting_time=30), loop=loop)
     b.set_receiver(Protomux(b, loop=loop))

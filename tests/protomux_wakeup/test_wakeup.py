@@ -84,6 +84,9 @@ class RawWakeup(RawPeer):
     def lookup(self, number: int) -> None:
         self.message(number, 0, messages.lookup.encode(Lookup()))
 
+    def info(self, number: int, *, active: bool) -> None:
+        self.message(number, 2, messages.info.encode(messages.Info(active)))
+
 
 def with_raw(wakeup: Wakeup) -> tuple[MemoryStream, RawWakeup]:
     a, b = memory_pair()
@@ -865,11 +868,42 @@ async def test_a_peer_that_floods_an_application_that_does_not_look_loses_its_st
     peer.announce(1, *many)
     await peer.wait_lost()
     await ticks()
-    with pytest.raises(LimitExceeded, match="at most 100 entries to wait"):
+    with pytest.raises(LimitExceeded, match="at most 100 entries that wait for the application"):
         raise stream.error or AssertionError("no error")
     session.destroy()
     kinds = [type(event) async for event in events]
     assert kinds == [PeerAdded, PeerActive, Announced, PeerInactive, PeerRemoved]
+
+
+async def test_who_fills_the_events_pays_for_it_not_who_comes_next() -> None:
+    one = Wakeup(limits=Limits(queued_events=100))
+    session = one.session(CAPABILITY)
+    events = session.events()
+    flooded, flooder = with_raw(one)
+    honest, friend = with_raw(one)
+    flooder.open_topic(1)
+    friend.open_topic(1)
+    await ticks()
+    flooder.announce(1, *[Writer(KEY, number) for number in range(90)])
+    flooder.info(1, active=False)
+    await ticks()
+    friend.announce(1, *[Writer(KEY, 7)] * 20)
+    await flooder.wait_lost()
+    await ticks()
+    with pytest.raises(LimitExceeded, match="at most 100 entries that wait for the application"):
+        raise flooded.error or AssertionError("no error")
+    assert honest.error is None
+    session.destroy()
+    seen = [(type(event), event.peer.stream is honest) async for event in events]
+    assert seen == [
+        (PeerAdded, False),
+        (PeerActive, False),
+        (PeerAdded, True),
+        (PeerActive, True),
+        (PeerInactive, False),
+        (Announced, True),
+        (PeerRemoved, False),
+    ]
 
 
 async def test_one_large_announce_is_never_too_much() -> None:

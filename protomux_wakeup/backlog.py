@@ -1,0 +1,60 @@
+"""What waits for a peer that does not keep up. Knows messages, no channel.
+
+A hint says "at least this long", so a log's newest length takes the place of the one before; a
+lookup and an info take the place of those before them. So what waits is bounded by what there is
+to tell, however often it is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+from typing import Final
+
+from protomux_wakeup.messages import Info, Lookup, Writer
+
+__all__ = ["ANNOUNCE_ENTRIES", "Backlog"]
+
+ANNOUNCE_ENTRIES: Final = 4096
+"""Entries in an announce of what waited: some 150 KB, twice what makes a stream say "wait"."""
+
+
+class Backlog:
+    """The messages that wait for one peer, each kind merged."""
+
+    __slots__ = ("_info", "_lengths", "_lookup")
+
+    def __init__(self) -> None:
+        self._info: Info | None = None
+        self._lookup: Lookup | None = None
+        self._lengths: dict[bytes, int] = {}
+
+    @property
+    def logs(self) -> int:
+        """Logs of which there is news."""
+        return len(self._lengths)
+
+    def announce(self, writers: Iterable[Writer]) -> None:
+        """Tell of `writers`, in place of what was to be told of the same logs."""
+        self._lengths.update(writers)
+
+    def look_up(self, lookup: Lookup) -> None:
+        """Ask `lookup`, in place of the question before."""
+        self._lookup = lookup
+
+    def inform(self, info: Info) -> None:
+        """Say `info`, in place of what was to be said before."""
+        self._info = info
+
+    def take(self) -> Info | Lookup | list[Writer] | None:
+        """Remove and return the next message; None if nothing waits."""
+        if self._info is not None:
+            info, self._info = self._info, None
+            return info
+        if self._lookup is not None:
+            lookup, self._lookup = self._lookup, None
+            return lookup
+        if self._lengths:
+            keys = list(islice(self._lengths, ANNOUNCE_ENTRIES))
+            return [Writer(key, self._lengths.pop(key)) for key in keys]
+        return None

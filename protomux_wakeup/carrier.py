@@ -1,0 +1,81 @@
+"""A stream as a `Wakeup` uses it: its mux, and how much its peer may say. Knows no topic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from protomux import LimitExceeded, Protomux
+from protomux_wakeup.limits import Limits
+from protomux_wakeup.metrics import Stats
+from protomux_wakeup.throttle import TokenBucket
+
+__all__ = ["Carrier"]
+
+
+class Carrier:
+    """One stream of a `Wakeup`, from the first topic on it until it is gone.
+
+    Attributes:
+        mux: the mux of the stream.
+        limits: the bounds of the `Wakeup`.
+        stats: where it counts.
+        is_shared: all active topics are opened on it, not only single ones.
+        on_pair: what the mux was told to call for wakeup channels; None unless `is_shared`.
+        on_close: what the mux was told to call at its end.
+    """
+
+    __slots__ = (
+        "_announces",
+        "_entries",
+        "_lookups",
+        "_unknown",
+        "limits",
+        "mux",
+        "on_close",
+        "on_pair",
+        "stats",
+    )
+
+    def __init__(
+        self,
+        mux: Protomux,
+        limits: Limits,
+        stats: Stats,
+        on_close: Callable[[Exception | None], object],
+    ) -> None:
+        self.mux = mux
+        self.limits = limits
+        self.stats = stats
+        self.on_pair: Callable[[bytes | None], object] | None = None
+        self.on_close = on_close
+        now = mux.loop.time()
+        self._announces = TokenBucket(limits.announces, now)
+        self._entries = TokenBucket(limits.entries, now)
+        self._lookups = TokenBucket(limits.lookups, now)
+        self._unknown = TokenBucket(limits.unknown_topics, now)
+
+    @property
+    def is_shared(self) -> bool:
+        """All active topics are opened on it, not only single ones."""
+        return self.on_pair is not None
+
+    def announced(self, entries: int) -> None:
+        """The peer announced so many entries."""
+        now = self.mux.loop.time()
+        self._pause(max(self._announces.take(1, now), self._entries.take(entries, now)))
+
+    def asked(self) -> None:
+        """The peer sent a lookup, or an info."""
+        self._pause(self._lookups.take(1, self.mux.loop.time()))
+
+    def may_wake(self) -> bool:
+        """Tell whether the application may be asked about one more topic that is not here."""
+        return self._unknown.take_if_there(1, self.mux.loop.time())
+
+    def overflow(self, what: str, most: int) -> None:
+        """Destroy the stream: its peer is past a bound of `most` such things."""
+        self.mux.destroy(LimitExceeded(f"expected at most {most} {what}, one more came"))
+
+    def _pause(self, seconds: float) -> None:
+        if seconds > 0:
+            self.mux.pause_reading(seconds)

@@ -1,0 +1,42 @@
+"""Token buckets: how much may come in a while. Knows numbers and a clock that is handed in."""
+
+from __future__ import annotations
+
+from protomux_wakeup.limits import Rate
+
+__all__ = ["TokenBucket"]
+
+
+class TokenBucket:
+    """Fills with `rate.per_second` up to `rate.burst`; what comes takes from it.
+
+    It may be overdrawn: what has come cannot be sent back, so the next has to wait for it.
+    """
+
+    __slots__ = ("_level", "_rate", "_since")
+
+    def __init__(self, rate: Rate, now: float) -> None:
+        self._rate = rate
+        self._level: float = rate.burst
+        self._since = now
+
+    def take(self, cost: float, now: float) -> float:
+        """Take `cost`; return the seconds until there is nothing owed, 0 if there is not."""
+        self._fill(now)
+        self._level -= cost
+        if self._level >= 0:
+            return 0.0
+        return -self._level / self._rate.per_second if self._rate.per_second else float("inf")
+
+    def take_if_there(self, cost: float, now: float) -> bool:
+        """Take `cost` if so much is there; tell whether it was."""
+        self._fill(now)
+        if self._level < cost:
+            return False
+        self._level -= cost
+        return True
+
+    def _fill(self, now: float) -> None:
+        burst, per_second = self._rate
+        self._level = min(burst, self._level + (now - self._since) * per_second)
+        self._since = now
