@@ -214,8 +214,8 @@ export async function drain (t) {
 export async function reading_pauses_while_much_is_held (t) {
   const stream = await t.stream()
   const mux = t.mux(stream)
-  const chunk = 64 * 1024
-  const count = 512 // 32 MiB: far more than the kernel buffers
+  const chunk = 256 * 1024
+  const count = 128 // 32 MiB: far more than the kernel buffers
 
   if (t.opener) {
     const drained = new Inbox()
