@@ -516,8 +516,10 @@ async def test_a_stream_is_lost_in_the_middle(peer: Peer) -> None:
 
         async def offered(_: bytes | None) -> None:
             peer.tell("offered", "waiting")
-            await stream.wait_closed()
-            paired.push(mux.create_channel("waiting"))
+            try:
+                await asyncio.Event().wait()  # it is cancelled when the stream is gone
+            finally:
+                paired.push(mux.create_channel("waiting"))
 
         mux.pair("waiting", callback=offered)
         assert await foo.log.next() == message("last words")
