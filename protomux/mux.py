@@ -121,7 +121,9 @@ class Protomux:
         callback that raises destroys the stream. An async one is cancelled when it takes longer
         than `Limits.waiting_time`, and when the stream is gone.
         """
-        self._board.pair_callbacks.set(_key(protocol, id), callback)
+        key = _key(protocol, id)
+        if not self._board.is_lost:
+            self._board.pair_callbacks.set(key, callback)
 
     def unpair(
         self,

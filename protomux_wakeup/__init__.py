@@ -24,7 +24,7 @@ from protomux_wakeup.events import (
     PeerInactive,
     PeerRemoved,
 )
-from protomux_wakeup.limits import Limits
+from protomux_wakeup.limits import Limits, Rate
 from protomux_wakeup.messages import Lookup, Writer
 from protomux_wakeup.metrics import Stats, WireStats
 from protomux_wakeup.peer import Peer
@@ -43,6 +43,7 @@ __all__ = [
     "PeerAdded",
     "PeerInactive",
     "PeerRemoved",
+    "Rate",
     "Session",
     "Stats",
     "Topic",

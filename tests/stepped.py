@@ -1,9 +1,8 @@
 """Muxes without an event loop: time passes when a test says so.
 
-`SteppedLoop` runs what was put off to the end of the tick when `tick()` is called, and timers when
-`advance()` is. `WireEnd` is a
-framed stream whose frames arrive when `deliver()` is called at the other end, so a test decides
-what has crossed the wire and what has not.
+`SteppedLoop` runs what was put off to the end of the tick when `tick()` is called; `advance()` lets
+time pass. `WireEnd` is a framed stream whose frames arrive when `deliver()` is called at the other
+end, so a test decides what has crossed the wire and what has not.
 """
 
 from __future__ import annotations
@@ -83,9 +82,7 @@ class SteppedLoop(asyncio.AbstractEventLoop):
         """Let so much time pass; what is due runs with the next tick."""
         self.now += seconds
         while self._timers and self._timers[0].when() <= self.now:
-            timer = heapq.heappop(self._timers)
-            if not timer.cancelled():
-                self._ready.append((timer._run, ()))
+            self._ready.append((_run, (heapq.heappop(self._timers),)))
 
     def get_debug(self) -> bool:
         return False
@@ -97,6 +94,11 @@ class SteppedLoop(asyncio.AbstractEventLoop):
             callback, args = self._ready.popleft()
             callback(*args)
         return due > 0
+
+
+def _run(timer: asyncio.TimerHandle) -> None:
+    if not timer.cancelled():
+        timer._run()
 
 
 class WireEnd:

@@ -31,16 +31,12 @@ from protomux_wakeup import (
     Wakeup,
     WireStats,
     Writer,
-    messages,
 )
 from protomux_wakeup.capability import Capability
 from tests.protomux.streams.secret_pair import secret_pair
+from tests.protomux_wakeup.raw_wakeup import CAPABILITY, ID, KEY, with_raw
 from tests.raw_peer import RawPeer
 from tests.ticking import ticks, until
-
-CAPABILITY = b"\x01" * 32
-ID = Capability(CAPABILITY).id
-KEY = b"\x0a" * 32
 
 
 class Log(list[tuple[Any, ...]]):
@@ -66,32 +62,6 @@ def pair(**options: Any) -> tuple[Wakeup, Wakeup, MemoryStream, MemoryStream]:
     one.add_stream(a)
     two.add_stream(b)
     return one, two, a, b
-
-
-class RawWakeup(RawPeer):
-    """The responder's end of a stream, which speaks wakeup by hand."""
-
-    def open_topic(self, number: int, *, proof: bytes | None = None, active: bool = True) -> None:
-        assert self.stream.handshake_hash is not None
-        if proof is None:
-            proof = Capability(CAPABILITY).prove(False, self.stream.handshake_hash)
-        handshake = messages.handshake.encode(messages.Handshake(0, proof, active))
-        self.open(number, "wakeup", ID, handshake)
-
-    def announce(self, number: int, *writers: Writer) -> None:
-        self.message(number, 1, messages.announce.encode(writers))
-
-    def lookup(self, number: int) -> None:
-        self.message(number, 0, messages.lookup.encode(Lookup()))
-
-    def info(self, number: int, *, active: bool) -> None:
-        self.message(number, 2, messages.info.encode(messages.Info(active)))
-
-
-def with_raw(wakeup: Wakeup) -> tuple[MemoryStream, RawWakeup]:
-    a, b = memory_pair()
-    wakeup.add_stream(a)
-    return a, RawWakeup(b)
 
 
 # Peers
