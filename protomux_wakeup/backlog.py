@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Final
 
-from protomux_wakeup.messages import Info, Lookup, Writer
+from protomux_wakeup.messages import Info, Lookup
 
 __all__ = ["ANNOUNCE_ENTRIES", "Backlog"]
 
@@ -34,9 +34,10 @@ class Backlog:
         """Logs of which there is news."""
         return len(self._lengths)
 
-    def announce(self, writers: Iterable[Writer]) -> None:
+    def announce(self, writers: Iterable[tuple[bytes, int]]) -> None:
         """Tell of `writers`, in place of what was to be told of the same logs."""
-        self._lengths.update(writers)
+        for key, length in writers:
+            self._lengths[bytes(key)] = length
 
     def look_up(self, lookup: Lookup) -> None:
         """Ask `lookup`, in place of the question before."""
@@ -46,7 +47,7 @@ class Backlog:
         """Say `info`, in place of what was to be said before."""
         self._info = info
 
-    def take(self) -> Info | Lookup | list[Writer] | None:
+    def take(self) -> Info | Lookup | list[tuple[bytes, int]] | None:
         """Remove and return the next message; None if nothing waits."""
         if self._info is not None:
             info, self._info = self._info, None
@@ -56,5 +57,5 @@ class Backlog:
             return lookup
         if self._lengths:
             keys = list(islice(self._lengths, ANNOUNCE_ENTRIES))
-            return [Writer(key, self._lengths.pop(key)) for key in keys]
+            return [(key, self._lengths.pop(key)) for key in keys]
         return None

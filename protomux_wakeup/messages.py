@@ -11,7 +11,7 @@ from enum import IntEnum
 from typing import Final, NamedTuple
 
 from protomux.crypto import KEY_SIZE
-from protomux.encoding import MAX_ARRAY, Encoding, array, fixed32, uint
+from protomux.encoding import MAX_ARRAY, Encoding, fixed32, uint
 from protomux.errors import EncodingError, LimitExceeded
 
 __all__ = [
@@ -120,16 +120,6 @@ class _LookupEncoding:
         return Lookup(hash), position
 
 
-class _WriterEncoding:
-    def encode(self, value: Writer, /) -> bytes:
-        return fixed32.encode(value.key) + uint.encode(value.length)
-
-    def decode(self, data: bytes, start: int, end: int, /) -> tuple[Writer, int]:
-        key, position = fixed32.decode(data, start, end)
-        length, position = uint.decode(data, position, end)
-        return Writer(key, length), position
-
-
 class AnnounceEncoding:
     """A list of writers; (key, length) pairs do as well.
 
@@ -137,7 +127,6 @@ class AnnounceEncoding:
     EncodingError beyond what an array may have.
     """
 
-    _writers: Final = array(_WriterEncoding())
     _least: Final = KEY_SIZE + 1  # bytes of an entry
 
     def __init__(self, most: int = MAX_ARRAY) -> None:
@@ -145,29 +134,40 @@ class AnnounceEncoding:
 
     def encode(self, value: Iterable[tuple[bytes, int]], /) -> bytes:
         """Return the bytes of `value`."""
-        return self._writers.encode(writers_of(value))
+        writers = writers_of(value)
+        if len(writers) > MAX_ARRAY:
+            raise EncodingError(f"expected at most {MAX_ARRAY} writers, got {len(writers)}")
+        return uint.encode(len(writers)) + b"".join(
+            [fixed32.encode(key) + uint.encode(length) for key, length in writers]
+        )
 
     def decode(self, data: bytes, start: int, end: int, /) -> tuple[list[Writer], int]:
         """Read the writers from `data[start:end]`; return them and the position after them."""
         count, position = uint.decode(data, start, end)
-        if self._most < count <= MAX_ARRAY:
-            raise LimitExceeded(f"expected at most {self._most} writers, got {count}")
+        if count > self._most:
+            error = LimitExceeded if count <= MAX_ARRAY else EncodingError
+            raise error(f"expected at most {self._most} writers, got {count}")
         if count * self._least > end - position:  # before any of them is made
             raise EncodingError(
                 f"expected {count} writers of {self._least} bytes or more, got {end - position} "
                 f"bytes"
             )
-        return self._writers.decode(data, start, end)
+        writers = []
+        for _ in range(count):
+            begin, position = position, position + KEY_SIZE
+            length, position = uint.decode(data, position, end)  # nothing is left if the key is cut
+            writers.append(Writer(data[begin : begin + KEY_SIZE], length))
+        return writers, position
 
 
-def writers_of(entries: Iterable[tuple[bytes, int]]) -> list[Writer]:
-    """Return `entries`, Writers or (key, length) pairs, as a list of Writers.
+def writers_of(entries: Iterable[tuple[bytes, int]]) -> list[tuple[bytes, int]]:
+    """Return `entries`, Writers or (key, length) pairs, as a list.
 
     Raises EncodingError for what is none of them; keys and lengths are not looked at.
     """
     try:
-        return [Writer(*entry) for entry in entries]
-    except TypeError as error:
+        return [(key, length) for key, length in entries]
+    except (TypeError, ValueError) as error:
         raise EncodingError(f"expected Writers or (key, length) pairs: {error}") from error
 
 

@@ -15,7 +15,7 @@ from protomux.streams import FramedStream
 from protomux_wakeup import messages
 from protomux_wakeup.backlog import Backlog
 from protomux_wakeup.carrier import Carrier
-from protomux_wakeup.messages import Info, Lookup, MessageType, Writer
+from protomux_wakeup.messages import Info, Lookup, MessageType
 
 __all__ = ["Peer", "PeerTopic"]
 
@@ -131,7 +131,7 @@ class Peer:
 
     def send_announce(self, entries: Iterable[tuple[bytes, int]]) -> bool:
         """Tell the peer."""
-        writers = messages.writers_of(entries)
+        writers = entries if isinstance(entries, list) else messages.writers_of(entries)
         if self._keeps_up:
             try:
                 return self._send(writers)
@@ -158,7 +158,7 @@ class Peer:
     def _keeps_up(self) -> bool:
         return self._backlog is None and self.channel.drained
 
-    def _send(self, message: Info | Lookup | list[Writer]) -> bool:
+    def _send(self, message: Info | Lookup | list[tuple[bytes, int]]) -> bool:
         stats = self.carrier.stats
         if isinstance(message, list):
             is_drained = self.channel.messages[MessageType.ANNOUNCE].send(message)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from protomux_wakeup.limits import Rate
 
 __all__ = ["TokenBucket"]
@@ -13,10 +15,10 @@ class TokenBucket:
     It may be overdrawn: what has come cannot be sent back, so the next has to wait for it.
     """
 
-    __slots__ = ("_level", "_rate", "_since")
+    __slots__ = ("_burst", "_level", "_per_second", "_since")
 
     def __init__(self, rate: Rate, now: float) -> None:
-        self._rate = rate
+        self._burst, self._per_second = rate
         self._level: float = rate.burst
         self._since = now
 
@@ -26,7 +28,7 @@ class TokenBucket:
         self._level -= cost
         if self._level >= 0:
             return 0.0
-        return -self._level / self._rate.per_second if self._rate.per_second else float("inf")
+        return -self._level / self._per_second if self._per_second else inf
 
     def take_if_there(self, cost: float, now: float) -> bool:
         """Take `cost` if so much is there; tell whether it was."""
@@ -37,6 +39,6 @@ class TokenBucket:
         return True
 
     def _fill(self, now: float) -> None:
-        burst, per_second = self._rate
-        self._level = min(burst, self._level + (now - self._since) * per_second)
+        level = self._level + (now - self._since) * self._per_second
+        self._level = level if level < self._burst else self._burst
         self._since = now

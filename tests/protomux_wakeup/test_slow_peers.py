@@ -147,7 +147,7 @@ async def test_news_of_too_many_logs_make_a_dead_peer() -> None:
     session = wakeup.session(CAPABILITY)
     stream, peer = await stuck(wakeup, session)
     (one,) = session.peers
-    session.announce(one, [(key_of(number), 1) for number in range(1, 100)])
+    session.announce(one, ((bytearray(key_of(number)), 1) for number in range(1, 100)))
     await ticks()
     assert stream.error is None
     waiting = asyncio.ensure_future(one.wait_drained())
