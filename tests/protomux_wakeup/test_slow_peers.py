@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import tracemalloc
+from typing import Any
 
 import pytest
 
@@ -147,7 +148,8 @@ async def test_news_of_too_many_logs_make_a_dead_peer() -> None:
     session = wakeup.session(CAPABILITY)
     stream, peer = await stuck(wakeup, session)
     (one,) = session.peers
-    session.announce(one, ((bytearray(key_of(number)), 1) for number in range(1, 100)))
+    keys: list[Any] = [bytearray(key_of(number)) for number in range(1, 100)]
+    session.announce(one, ((key, 1) for key in keys))
     await ticks()
     assert stream.error is None
     waiting = asyncio.ensure_future(one.wait_drained())
