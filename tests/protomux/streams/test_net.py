@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from protomux import HandshakeError, KeyPair
+from protomux import HandshakeError, KeyPair, Limits
 from protomux.streams import (
     SecretStream,
     Server,
@@ -251,3 +252,31 @@ async def test_a_replayed_handshake_is_not_handed_over(tmp_path: Path) -> None:
 async def test_a_wrong_option_is_an_error_at_once(place: Place) -> None:
     with pytest.raises(ValueError, match="a pattern of XX, IK, XK"):
         await place.listen(lambda _stream: None, pattern="NN")
+
+
+async def test_one_handshake_too_many_ends_the_oldest(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    streams: list[SecretStream] = []
+    async with await place.listen(streams.append, limits=Limits(handshakes=2)):
+        silent = []
+        with caplog.at_level(logging.DEBUG, "protomux"):
+            for _ in range(3):
+                if place.kind == "unix":
+                    reader, writer = await asyncio.open_unix_connection(place.path)
+                else:
+                    reader, writer = await asyncio.open_connection("127.0.0.1", place.port)
+                silent.append((reader, writer))
+            async with asyncio.timeout(5):
+                with suppress(ConnectionResetError):
+                    assert await silent[0][0].read() == b""
+        assert "at most 2 handshakes at once, another connection came" in caplog.text
+        honest = await place.connect()  # ends the second
+        async with asyncio.timeout(5):
+            with suppress(ConnectionResetError):
+                assert await silent[1][0].read() == b""
+        await until(lambda: streams)
+        assert not silent[2][0].at_eof()
+        for _, writer in silent:
+            writer.close()
+        await finish(honest, *streams)

@@ -22,7 +22,7 @@ from tests.protomux.streams.secret_pair import (
     secret_pair,
 )
 from tests.raw_peer import RawPeer
-from tests.ticking import until
+from tests.ticking import ticks, until
 
 ALICE, BOB, EVE = (KeyPair.generate(bytes([number]) * 32) for number in range(3))
 
@@ -703,3 +703,48 @@ async def test_arguments_are_checked() -> None:
     for name in ("keep_alive", "timeout"):
         with pytest.raises(ValueError, match=f"{name} of 0 seconds or more, got -1"):
             SecretStream(True, **{name: -1})  # type: ignore[arg-type]
+
+
+# Bounds
+
+
+async def test_a_frame_beyond_the_limit_is_refused_by_its_length() -> None:
+    a, b = await secret_pair({}, {"limits": Limits(frame_size=1000)})
+    await opened(a, b)
+    peer = RawPeer(b)
+    a.write(bytes(1000))
+    assert await peer.wait_frames(1) == [bytes(1000)]
+    a.write(bytes(1001))
+    await peer.wait_lost()
+    with pytest.raises(LimitExceeded, match="at most 1000 bytes, got 1001"):
+        raise b.error or AssertionError("no error")
+    await asyncio.wait_for(a.wait_closed(), 5)
+
+
+async def test_the_end_of_a_peer_waits_for_who_has_paused_and_may_answer() -> None:
+    a, b = await secret_pair()
+    await opened(a, b)
+    one, two = RawPeer(a), RawPeer(b)
+    a.write(b"question")
+    await two.wait_frames(1)
+    b.pause_reading()
+    a.close()
+    await ticks(20)
+    b.write(b"answer")
+    assert await one.wait_frames(1) == [b"answer"]
+    assert not two.is_lost
+    b.resume_reading()
+    await one.wait_lost()
+    await two.wait_lost()
+    assert (one.error, two.error) == (None, None)
+
+
+async def test_the_end_of_a_peer_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secret_module, "CLOSE_TIMEOUT", 0.05)
+    a, b = await secret_pair()
+    await opened(a, b)
+    peer = RawPeer(b)
+    b.pause_reading()
+    a.close()
+    await peer.wait_lost()
+    assert peer.error is None
