@@ -44,9 +44,10 @@ class Deadlines(Generic[T]):
         return item in self._due
 
     def add(self, item: T) -> None:
-        """Begin to count for `item`."""
-        self._due[item] = self._loop.time() + self._seconds
-        self._arm()
+        """Begin to count for `item`; does nothing if it is here already."""
+        if item not in self._due:
+            self._due[item] = self._loop.time() + self._seconds
+            self._arm()
 
     def discard(self, item: T) -> bool:
         """Let `item` go, if it is here; tell whether it was."""

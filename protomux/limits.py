@@ -43,9 +43,12 @@ class Limits:
             callback has run.
         waiting_size: bytes of the handshakes that came with those opens; an open beyond it is
             rejected. Default 4 MiB, which is room for 65,536 handshakes of wakeup.
-        waiting_time: seconds that an async pair callback may take; then it is cancelled and the
-            open rejected. Default 30: longer than it takes to open a store, shorter than a user
-            waits.
+        waiting_time: seconds that an open may wait for its pair callback to end; then an async
+            one is cancelled and the open rejected. Default 30: longer than it takes to open a
+            store, shorter than a user waits.
+        pair_callbacks: async pair callbacks that run at once; further opens wait for their turn.
+            Default 256: a task is most of what a waiting open costs, and more of them at once do
+            not end any sooner.
         name_size: bytes in a protocol name, and in a channel's id, that the peer opens; a longer
             one destroys the stream. Default 1,024; the names in use have below 40, the ids 32.
         handshake_time: seconds from the connection to the peer's verified header, after which an
@@ -66,6 +69,7 @@ class Limits:
     waiting_opens: int = 65_536
     waiting_size: int = 4 * 1024 * 1024
     waiting_time: float = 30.0
+    pair_callbacks: int = 256
     name_size: int = 1024
     handshake_time: float = 10.0
     handshakes: int = 1024

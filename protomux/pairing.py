@@ -8,7 +8,7 @@ before it lets go of its channel's number.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from typing import Generic, TypeAlias, TypeVar
 
 __all__ = ["Key", "PairingTable", "RemoteChannel", "Rendezvous"]
@@ -51,7 +51,8 @@ class Rendezvous(Generic[OwnT]):
         keys: every name that leads here.
         outgoing: our opens that have no answer yet, by our number; None in place of a channel
             that we closed meanwhile.
-        incoming: the peer's opens that no channel of ours has opened for yet.
+        incoming: the peer's opens that no channel of ours has opened for yet. A list, since most
+            have one entry at most, and a deque of one costs more than all the rest.
         reserved: how many of `incoming` are kept, from the first, for channels that were
             created when there was one and are not opened yet.
         offers: pair callbacks that run now; the unpaired are rejected when the last has ended.
@@ -73,7 +74,7 @@ class Rendezvous(Generic[OwnT]):
     def __init__(self, key: Key) -> None:
         self.keys = [key]
         self.outgoing: OrderedDict[int, OwnT | None] = OrderedDict()
-        self.incoming: deque[RemoteChannel[OwnT]] = deque()
+        self.incoming: list[RemoteChannel[OwnT]] = []
         self.reserved = 0
         self.offers = 0
         self.opened = 0
@@ -108,7 +109,7 @@ class Rendezvous(Generic[OwnT]):
         """
         if has_reservation:
             self.reserved -= 1
-        return self.incoming.popleft() if self.incoming else None
+        return self.incoming.pop(0) if self.incoming else None
 
     def take_unreserved(self) -> list[RemoteChannel[OwnT]]:
         """Remove and return the opens to reject: nobody was created for them."""

@@ -135,7 +135,7 @@ class Switchboard:
         self.is_gone = False
         self.is_lost = False
         self.places: PairingTable[OwnLink] = PairingTable()
-        self.pair_callbacks = PairCallbacks(loop, limits.waiting_time, fail)
+        self.pair_callbacks = PairCallbacks(loop, limits, fail)
         # our channels
         self._links: dict[int, OwnLink] = {}
         self._unopened: dict[OwnLink, None] = {}
