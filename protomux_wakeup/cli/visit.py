@@ -80,7 +80,7 @@ async def announce(
     logs = await _read_logs(report, writers, feed)
     async with _Visit(report, errand) as visit:
         peer = await visit.meet()
-        visit.tell(peer, logs)
+        await visit.tell(peer, logs)
         await visit.leave()
         report.say(
             "announce_sent",
@@ -173,10 +173,17 @@ class _Visit:
         self._events = self._session.events()  # what came before the question is no answer
         self._session.lookup(peer, hash)
 
-    def tell(self, peer: Peer, writers: Iterable[Writer]) -> None:
-        """Send an announce."""
+    async def tell(self, peer: Peer, writers: Iterable[Writer]) -> None:
+        """Send an announce, all of it."""
         self._check(peer)
         self._session.announce(peer, writers)
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                is_sent = await peer.wait_drained()
+        except TimeoutError:
+            raise self._too_slow() from None
+        if not is_sent:
+            raise self._loss()
 
     async def hear(self) -> list[Writer]:
         """Return what the peer announces next."""
@@ -192,13 +199,16 @@ class _Visit:
             left = self._deadline - asyncio.get_running_loop().time()
             is_closed = await close_streams([self._stream], max(left, 0))
         if not is_closed:
-            raise Failure(f"the peer did not take it all within {self._errand.timeout:g} s")
+            raise self._too_slow()
         if self._stream.error is not None:
             raise Failure(f"the peer did not take it all: {self._stream.error}")
 
     def _check(self, peer: Peer) -> None:
         if peer.is_removed:
             raise self._loss()
+
+    def _too_slow(self) -> Failure:
+        return Failure(f"the peer did not take it all within {self._errand.timeout:g} s")
 
     def _loss(self) -> Failure:
         assert self._stream is not None
