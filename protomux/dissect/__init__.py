@@ -1,0 +1,66 @@
+"""The wire formats once more, declared with Construct: bytes as trees, and captures of streams.
+
+Shares nothing with the fast codec but the errors, so that each can check the other. Needs the
+extra `dissect`.
+
+```python
+from protomux.dissect import Conversation, Direction
+
+conversation = Conversation()
+for direction, frame in frames:
+    found = conversation.read(direction, frame)
+    for depth, node in found.root.walk():
+        print(node.start, node.end, "  " * depth, node.name, node.value)
+    if found.problem is not None:
+        print(found.problem)
+```
+
+Arrows run downwards only:
+
+    record                           a stream that writes down what it carries
+    capture                          the file in which it does
+    conversation                     the frames of a stream, one after the other
+    frames  wakeup  stream           formats
+    compact                          the values in them
+    tree                             a format applied to bytes
+"""
+
+from __future__ import annotations
+
+from protomux.dissect import compact, frames, stream, wakeup
+from protomux.dissect.capture import (
+    CaptureWriter,
+    Entry,
+    Frame,
+    StreamEnd,
+    StreamStart,
+    read_capture,
+)
+from protomux.dissect.conversation import KNOWN, Conversation, Direction, Protocol
+from protomux.dissect.record import RecordedStream
+from protomux.dissect.tree import Dissection, Format, Node, Problem, build, dissect, field
+
+__all__ = [
+    "KNOWN",
+    "CaptureWriter",
+    "Conversation",
+    "Direction",
+    "Dissection",
+    "Entry",
+    "Format",
+    "Frame",
+    "Node",
+    "Problem",
+    "Protocol",
+    "RecordedStream",
+    "StreamEnd",
+    "StreamStart",
+    "build",
+    "compact",
+    "dissect",
+    "field",
+    "frames",
+    "read_capture",
+    "stream",
+    "wakeup",
+]
