@@ -51,7 +51,9 @@ class Control(IntEnum):
 class _Ignored(FormatBase):
     """What is left, if anything; a part of the tree only if there is something."""
 
-    flagbuildnone = True
+    def __init__(self) -> None:
+        super().__init__()
+        self.flagbuildnone = True
 
     def _parse(self, stream: IO[bytes], context: Any, path: str) -> bytes:
         if tape_of(stream).is_at_end:
