@@ -75,9 +75,12 @@ class Case(NamedTuple):
     def check_value(self, value: Any) -> bytes:
         """Let both write and read `value`; return its bytes."""
         data = self.encode(value)
-        built = dissect.build(self.format, self.to_format(value))
-        if built != data:
-            raise Disagreement(self.name, data, "wrote this", built.hex())
+        try:
+            built = dissect.build(self.format, self.to_format(value)).hex()
+        except EncodingError as error:
+            built = str(error)
+        if built != data.hex():
+            raise Disagreement(self.name, data, "wrote this", built)
         found = self.check_bytes(data)
         if found is None or found[1] != len(data):
             raise Disagreement(self.name, data, value, found)

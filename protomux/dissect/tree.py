@@ -241,7 +241,9 @@ def build(format: Format, value: object) -> bytes:
     """Return the bytes of `value`; raises EncodingError where it does not fit."""
     try:
         data: bytes = format.build(value)
-    except (ConstructError, KeyError, TypeError, AttributeError) as error:
+    except EncodingError:
+        raise
+    except (ConstructError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise EncodingError(f"a value does not fit: {error}") from error
     return data
 
