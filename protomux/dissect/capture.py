@@ -94,17 +94,18 @@ class Frame(NamedTuple):
     """A frame.
 
     Attributes:
-        stream, time: as of a StreamStart.
+        stream: its stream's number in the capture.
+        time: seconds since the capture began; None where nobody wrote that down.
         direction: which way it went, seen from the recording side.
         data: all of it.
-        offset: of its first byte in the file, 0 before it is in one.
+        offset: of its first byte in the file.
     """
 
     stream: int
-    time: float
+    time: float | None
     direction: Direction
     data: bytes
-    offset: int = 0
+    offset: int
 
 
 class StreamEnd(NamedTuple):

@@ -4,7 +4,10 @@ Arrows run downwards only:
 
     commands, options       what can be typed
     demo, serve, visit      what each command does, in asyncio
+    inspect, replay         and those for frames that were written down
     endpoint, counted       streams: connecting, listening, letting in, leaving, counting
+    recording, anatomy      files of frames, and how a frame looks; need the extra `dissect`
+    witness                 what peers do, as lines
     keys, feed, logs        secrets, from files and the environment; logs, from stdin
     process                 exit codes, signals, whatever ends a run
     report, console         where results go: JSON lines for scripts, lines for people
@@ -18,7 +21,7 @@ from collections.abc import Sequence
 
 __all__ = ["main"]
 
-_EXTRA = ("click", "rich")
+_EXTRA = ("click", "rich", "construct")
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
@@ -18,13 +20,15 @@ from protomux_wakeup.cli import demo as demonstration
 from protomux_wakeup.cli import serve as service
 from protomux_wakeup.cli import visit
 from protomux_wakeup.cli.console import TextReporter, clock, elapsed
-from protomux_wakeup.cli.keys import write_secret
+from protomux_wakeup.cli.keys import find_capability, write_secret
 from protomux_wakeup.cli.options import (
     Keys,
     Output,
+    capability_option,
     key_options,
     output_options,
     parsed,
+    recording_options,
     visit_options,
     writer_options,
 )
@@ -48,7 +52,7 @@ STDIN: Final = 0
 EXIT_CODES: Final = """\b
 Exit codes:
     0  done
-    1  the connection failed or was lost, or something else went wrong
+    1  the connection failed or was lost, frames are wrong, or something else went wrong
     2  the command line, a key or the input cannot be used
     3  no peer proved the capability within --timeout
     4  no announce answered the lookup within --timeout
@@ -164,6 +168,14 @@ def keygen(out: Path | None, force: bool, is_capability: bool, output: Output) -
 @click.option("--unix", "path", metavar="PATH", help="Listen on a Unix socket instead.")
 @writer_options
 @key_options
+@click.option(
+    "--record",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Record the frames of all streams, deciphered, to a new FILE for inspect and replay. It "
+    "tells topics, announced keys and lengths to whoever can read it; the capability and secret "
+    "keys are not in it.",
+)
 @output_options
 @click.pass_context
 def serve(
@@ -175,6 +187,7 @@ def serve(
     writers: tuple[Writer, ...],
     has_feed: bool,
     keys: Keys,
+    record: Path | None,
     output: Output,
 ) -> None:
     """Listen; tell peers which logs have grown, and show what they say.
@@ -187,7 +200,8 @@ def serve(
         raise click.UsageError("--unix is instead of --host and --port.")
 
     def action(report: Reporter) -> Exit:
-        body = service.serve(
+        serve = partial(
+            service.serve,
             report,
             address=TcpAddress(host, port) if path is None else UnixAddress(path),
             capability=keys.capability(report),
@@ -196,7 +210,12 @@ def serve(
             allowed=keys.allowed,
             feed=STDIN if has_feed else None,
         )
-        return run(body, report)
+        if record is None:
+            return run(serve(), report)
+        from protomux_wakeup.cli.recording import recorder
+
+        with recorder(record, report) as carrier:
+            return run(serve(carrier=carrier), report)
 
     output.perform(action, clock)
 
@@ -264,6 +283,68 @@ def announce(
         return run(visit.announce(report, errand, writers, feed), report)
 
     output.perform(action, elapsed())
+
+
+@command_line.command(epilog=EXIT_CODES)
+@recording_options
+@output_options
+def inspect(*, file: str, form: str | None, output: Output) -> None:
+    """Show what frames are made of, and the first byte of each that is wrong.
+
+    FILE is a capture of serve --record; or text with a frame in hex digits on each line, behind
+    > where it went out, < or nothing where it came in, with blank lines and # comments; or frames
+    as they are, each behind its length in 24 bits, little endian. With - it is read from stdin.
+
+    Each part of a frame is shown with its first byte and the one after its last, its name and
+    its value. The exit code is 1 if a frame or the file is wrong.
+    """
+    from protomux_wakeup.cli import inspect as inspection
+    from protomux_wakeup.cli.recording import Form, open_recording
+
+    def action(report: Reporter) -> Exit:
+        with open_recording(file, None if form is None else Form(form)) as recording:
+            return inspection.inspect(report, recording)
+
+    output.perform(action)
+
+
+@command_line.command(epilog=EXIT_CODES)
+@recording_options
+@click.option(
+    "--stream",
+    type=click.IntRange(1),
+    metavar="NUMBER",
+    help="Replay only this stream of a capture; inspect shows their numbers.",
+)
+@capability_option
+@output_options
+def replay(
+    *,
+    file: str,
+    form: str | None,
+    stream: int | None,
+    capability_file: Path | None,
+    output: Output,
+) -> None:
+    """Feed the frames that came in to a fresh mux, and show what it does.
+
+    FILE is as for inspect. Streams of a capture get the recorded role and handshake hash, so with
+    the capability the peer's proofs are right again. Without one all topics are unknown. The exit
+    code is 1 if what came in ends a stream in an error.
+    """
+    from protomux_wakeup.cli import replay as player
+    from protomux_wakeup.cli.recording import STDIN as PIPED
+    from protomux_wakeup.cli.recording import Form, open_recording
+
+    def action(report: Reporter) -> Exit:
+        capability = find_capability(capability_file, os.environ, report)
+        with open_recording(file, None if form is None else Form(form)) as recording:
+            # The event loop must not wait for a pipe.
+            entries = list(recording.entries) if file == PIPED else recording.entries
+            body = player.replay(report, recording.form, entries, capability, stream)
+            return run(body, report)
+
+    output.perform(action)
 
 
 def _errand(

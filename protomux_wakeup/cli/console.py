@@ -50,6 +50,7 @@ class _Highlighter(RegexHighlighter):
         r"(?P<key>\b[0-9a-f]{64}\b)(?::(?P<length>\d+))?",
         r"(?P<key>\b[0-9a-f]{12}…)",
         r"(?P<arrow>──▶|◀──)",
+        r"(?m)^ *(?P<error>! byte \d+: .*)$",
     ]
 
 

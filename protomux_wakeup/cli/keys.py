@@ -21,6 +21,7 @@ from protomux_wakeup.cli.values import parse_key
 __all__ = [
     "CAPABILITY_VARIABLE",
     "KEY_VARIABLE",
+    "find_capability",
     "read_capability",
     "read_key_pair",
     "write_secret",
@@ -38,13 +39,20 @@ def read_capability(path: Path | None, environment: Mapping[str, str], report: R
 
     Raises Failure (USAGE) where there is none, or something else.
     """
-    secret = _read(path, CAPABILITY_VARIABLE, environment, "a capability", report)
+    secret = find_capability(path, environment, report)
     if secret is None:
         raise Failure(
             f"expected a capability: give --capability-file FILE, or set {CAPABILITY_VARIABLE}",
             Exit.USAGE,
         )
     return secret
+
+
+def find_capability(
+    path: Path | None, environment: Mapping[str, str], report: Reporter
+) -> bytes | None:
+    """As `read_capability`, but None where there is none."""
+    return _read(path, CAPABILITY_VARIABLE, environment, "a capability", report)
 
 
 def read_key_pair(path: Path | None, environment: Mapping[str, str], report: Reporter) -> KeyPair:

@@ -26,9 +26,11 @@ from protomux_wakeup.cli.values import parse_key, parse_seconds, parse_writer
 __all__ = [
     "Keys",
     "Output",
+    "capability_option",
     "key_options",
     "output_options",
     "parsed",
+    "recording_options",
     "visit_options",
     "writer_options",
 ]
@@ -119,16 +121,18 @@ output_options: Final = _gathered(
     is_verbose=click.option("-v", "--verbose", "is_verbose", is_flag=True, help="Log to stderr."),
 )
 
+capability_option: Final = click.option(
+    "--capability-file",
+    type=_FILE,
+    metavar="FILE",
+    help="File with the capability, the secret of the topic: 64 hex digits. Without it, the "
+    f"environment variable {CAPABILITY_VARIABLE} is read.",
+)
+
 key_options: Final = _gathered(
     "keys",
     Keys,
-    capability_file=click.option(
-        "--capability-file",
-        type=_FILE,
-        metavar="FILE",
-        help="File with the capability, the secret of the topic: 64 hex digits. Without it, the "
-        f"environment variable {CAPABILITY_VARIABLE} is read.",
-    ),
+    capability_file=capability_option,
     key_file=click.option(
         "--key-file",
         type=_FILE,
@@ -144,6 +148,16 @@ key_options: Final = _gathered(
         metavar="KEY",
         callback=parsed(parse_key),
         help="Let in only the peer with this public key, or with one of several such options.",
+    ),
+)
+
+recording_options: Final = _together(
+    click.argument("file", metavar="FILE|-"),
+    click.option(
+        "--format",
+        "form",
+        type=click.Choice(["hex", "raw", "capture"]),
+        help="How frames stand in FILE, where it cannot be told by its first bytes.",
     ),
 )
 

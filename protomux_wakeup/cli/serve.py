@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Sequence
-from typing import Final
+from collections.abc import Callable, Collection, Iterable
+from typing import Final, TypeAlias
 
 from protomux import KeyPair, Protomux
-from protomux.streams import SecretStream
+from protomux.streams import FramedStream, SecretStream
 from protomux_wakeup import Lookup, Peer, Session, Wakeup, Writer
 from protomux_wakeup.cli.endpoint import (
     allow_only,
@@ -19,14 +19,22 @@ from protomux_wakeup.cli.endpoint import (
 from protomux_wakeup.cli.feed import BadLine, read_writers
 from protomux_wakeup.cli.logs import Logs
 from protomux_wakeup.cli.process import Exit, reason
-from protomux_wakeup.cli.report import NO_FIELDS, Fields, Reporter
+from protomux_wakeup.cli.report import Reporter
 from protomux_wakeup.cli.values import Address, TcpAddress, count_of, hex_of, short
+from protomux_wakeup.cli.witness import Witness
 
-__all__ = ["KEEP_ALIVE", "serve"]
+__all__ = ["KEEP_ALIVE", "Carrier", "serve"]
 
 KEEP_ALIVE: Final = 5.0
 """Seconds of silence after which something is sent, so that the loss of a peer is noticed; the
 number is hyperdht's."""
+
+
+Carrier: TypeAlias = Callable[[FramedStream], FramedStream]
+
+
+def _itself(stream: FramedStream) -> FramedStream:
+    return stream
 
 
 async def serve(
@@ -38,6 +46,7 @@ async def serve(
     writers: Iterable[Writer] = (),
     allowed: Collection[bytes] = (),
     feed: int | None = None,
+    carrier: Carrier = _itself,
 ) -> Exit:
     """Serve until cancelled.
 
@@ -49,8 +58,9 @@ async def serve(
         writers: what is known at first.
         allowed: keys of the peers that are let in; all peers if there are none.
         feed: file descriptor with JSON lines of news.
+        carrier: returns what carries the mux of a stream, to see what passes.
     """
-    service = _Service(capability, report)
+    service = _Service(capability, report, carrier)
     service.learn(writers)
     for_ever: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
     try:
@@ -89,13 +99,14 @@ def _say_where(report: Reporter, address: Address, public_key: bytes, topic_id: 
     )
 
 
-class _Service:
+class _Service(Witness):
     """Knows which logs have which length, and tells the peers of one topic."""
 
-    def __init__(self, capability: bytes, report: Reporter) -> None:
-        self._report = report
+    def __init__(self, capability: bytes, report: Reporter, carrier: Carrier) -> None:
+        super().__init__(report)
+        self._carrier = carrier
         self._logs = Logs()
-        self._wakeup = Wakeup(self._on_wakeup)
+        self._wakeup = Wakeup(self.on_wakeup)
         self._session = self._wakeup.session(capability, self)
         self._streams: set[SecretStream] = set()
 
@@ -112,26 +123,27 @@ class _Service:
                 if self._logs.learn(writer):
                     grown[writer.key] = writer.length
             except ValueError as error:
-                self._report.fail(str(error))
+                self.report.fail(str(error))
         return [Writer(*entry) for entry in grown.items()]
 
     def welcome(self, stream: SecretStream) -> None:
         """A peer has connected."""
         key = hex_of(stream.remote_public_key)
         address = str(remote_address(stream))
-        self._report.say(
+        self.report.say(
             "connected",
             f"{short(stream.remote_public_key)} from {address}",
             {"peer": key, "address": address},
             details=[f"public key {key}"],
         )
         self._streams.add(stream)
-        self._wakeup.add_stream(stream)
-        Protomux.of(stream).add_close_callback(lambda error: self._lost(stream, error))
+        carrier = self._carrier(stream)
+        self._wakeup.add_stream(carrier)
+        Protomux.of(carrier).add_close_callback(lambda error: self._lost(stream, error))
 
     def _lost(self, stream: SecretStream, error: Exception | None) -> None:
         self._streams.discard(stream)
-        self._report.say(
+        self.report.say(
             "disconnected",
             short(stream.remote_public_key) + ("" if error is None else f": {error}"),
             {
@@ -140,73 +152,23 @@ class _Service:
             },
         )
 
-    def _on_wakeup(self, id: bytes, mux: Protomux) -> None:
-        """A peer opens a topic that is not ours: its capability is another."""
-        key = mux.stream.remote_public_key
-        self._report.say(
-            "topic_unknown",
-            f"{short(key)} opens a topic that is not here",
-            {"peer": hex_of(key), "topic": id.hex()},
-            details=[f"topic      {id.hex()}"],
-        )
-
     # Hooks of the session
 
-    def on_peer_add(self, peer: Peer, _session: Session) -> None:
+    def on_peer_add(self, peer: Peer, session: Session) -> None:
         """Greet a peer with what we know."""
-        self._say("peer_added", peer, "has proved the capability")
+        super().on_peer_add(peer, session)
         if self._logs:
             self._announce(peer)
 
-    def on_peer_remove(self, peer: Peer, _session: Session) -> None:
-        """Show it."""
-        self._say("peer_removed", peer, "has left the topic")
-
-    def on_peer_active(self, peer: Peer, _session: Session) -> None:
-        """Show it."""
-        self._say("peer_active", peer, "wants news")
-
-    def on_peer_inactive(self, peer: Peer, _session: Session) -> None:
-        """Show it."""
-        self._say("peer_inactive", peer, "wants no news for now")
-
-    def on_lookup(self, lookup: Lookup, peer: Peer, _session: Session) -> None:
+    def on_lookup(self, lookup: Lookup, peer: Peer, session: Session) -> None:
         """Answer, also where nothing is known: the peer need not wait any longer then."""
-        hash = hex_of(lookup.hash)
-        details = [] if hash is None else [f"hash {hash}"]
-        self._say(
-            "lookup_received", peer, "asks which logs have grown", {"hash": hash}, details=details
-        )
+        super().on_lookup(lookup, peer, session)
         self._announce(peer)
-
-    def on_announce(self, writers: list[Writer], peer: Peer, _session: Session) -> None:
-        """Show it."""
-        text = f"tells of {count_of(len(writers), 'log')}"
-        self._say("announce_received", peer, text, writers=writers)
-
-    def _say(
-        self,
-        event: str,
-        peer: Peer,
-        text: str,
-        fields: Fields = NO_FIELDS,
-        *,
-        details: Sequence[str] = (),
-        writers: Sequence[Writer] | None = None,
-    ) -> None:
-        """Show what a peer did, or what was done to it."""
-        self._report.say(
-            event,
-            f"{short(peer.remote_public_key)} {text}",
-            {"peer": hex_of(peer.remote_public_key), **fields},
-            details=details,
-            writers=writers,
-        )
 
     def _announce(self, peer: Peer) -> None:
         self._session.announce(peer, self._logs)
         logs = len(self._logs)
-        self._say("announce_sent", peer, f"is told of {count_of(logs, 'log')}", {"logs": logs})
+        self.say("announce_sent", peer, f"is told of {count_of(logs, 'log')}", {"logs": logs})
 
     # News
 
@@ -216,12 +178,12 @@ class _Service:
             async for entries in read_writers(feed):
                 for entry in entries:
                     if isinstance(entry, BadLine):
-                        self._report.fail(str(entry), {"line": entry.number})
+                        self.report.fail(str(entry), {"line": entry.number})
                 self._spread([entry for entry in entries if isinstance(entry, Writer)])
         except OSError as error:
-            self._report.fail(f"cannot read stdin: {reason(error)}")
+            self.report.fail(f"cannot read stdin: {reason(error)}")
         else:
-            self._report.say("stdin_ended", "still serving")
+            self.report.say("stdin_ended", "still serving")
 
     def _spread(self, writers: Iterable[Writer]) -> None:
         grown = self.learn(writers)
@@ -229,7 +191,7 @@ class _Service:
             return
         peers = self._session.peers
         self._session.broadcast_announce(grown)
-        self._report.say(
+        self.report.say(
             "news",
             f"{count_of(len(grown), 'log')}, told to {count_of(len(peers), 'peer')}",
             {"peers": [hex_of(peer.remote_public_key) for peer in peers]},

@@ -1,0 +1,115 @@
+"""Dissected frames as text and as JSON. Knows trees and how they look, not where they come from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, Final
+
+from protomux.dissect import Direction, Dissection, Node, Problem
+from protomux.dissect.frames import Body, bodies
+from protomux_wakeup.cli.report import Json
+from protomux_wakeup.cli.values import count_of
+
+__all__ = ["ARROWS", "brief", "outline", "problem_fields", "tree_fields"]
+
+ARROWS: Final = {Direction.IN: "◀──", Direction.OUT: "──▶"}
+
+_SHOWN: Final = 32
+"""Bytes, or characters, of a value that people are shown; the keys and proofs have that many."""
+_BRIEF: Final = 4
+"""Messages of a batch that are named where it is told in one line."""
+
+
+def outline(found: Dissection) -> Iterator[str]:
+    """Yield a line for each part of a frame: offsets, name, value; then what is wrong, if so."""
+    width = len(str(found.root.end))
+    for depth, node in found.root.walk():
+        place = f"{node.start:>{width}}..{node.end:<{width}}"
+        value = "" if node.children or not node.is_whole else f" {_value(node.value)}"
+        broken = "" if node.is_whole else " …"
+        yield f"{place}  {'  ' * depth}{node.name}{value}{broken}"
+    if found.problem is not None:
+        yield f"! {found.problem}"
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bytes):
+        more = "" if len(value) <= _SHOWN else f"… ({len(value)} bytes)"
+        return (value[:_SHOWN].hex() or '""') + more
+    if isinstance(value, str):  # quoted: what a peer sends must not move the cursor
+        more = "" if len(value) <= _SHOWN else f"… ({len(value)} characters)"
+        return json.dumps(value[:_SHOWN]) + more
+    return json.dumps(value)
+
+
+def tree_fields(root: Node) -> dict[str, Json]:
+    """Return a tree for scripts; bytes are hex digits."""
+    top: dict[str, Json] = {}
+    parents: list[dict[str, Any]] = []
+    for depth, node in root.walk():
+        found: dict[str, Any] = {"name": node.name, "start": node.start, "end": node.end}
+        if not node.is_whole:
+            found["whole"] = False
+        if node.children:
+            found["children"] = []
+        elif node.is_whole:
+            value = node.value
+            found["value"] = value.hex() if isinstance(value, bytes) else value
+        del parents[depth:]
+        if parents:
+            parents[-1]["children"].append(found)
+        else:
+            top = found
+        parents.append(found)
+    return top
+
+
+def problem_fields(problem: Problem | None) -> Json:
+    """Return what is wrong, for scripts."""
+    return None if problem is None else {"offset": problem.offset, "reason": problem.reason}
+
+
+def brief(found: Dissection) -> str:
+    """Return a frame in one line."""
+    said = [_brief_body(body) for body in islice(bodies(found.root), _BRIEF + 1)]
+    if len(said) > _BRIEF:
+        said[_BRIEF:] = ["…"]
+    if not said and found.problem is None:
+        said = ["empty"] if found.root.end == found.root.start else ["a batch of nothing"]
+    if found.problem is not None:
+        said.append(f"wrong at {found.problem}")
+    return ", ".join(said)
+
+
+def _brief_body(body: Body) -> str:
+    content = body.content
+    if body.channel:
+        return f"{body.channel}: {_brief_message(body.type, content)}"
+    number = _child_value(content, "channel")
+    if content.name == "open":
+        id = _child_value(content, "id")
+        named = "" if id is None else f" {id[:6].hex()}…"
+        return f"open {number} {_value(_child_value(content, 'protocol'))}{named}"
+    if content.name == "ignored":
+        return f"control {body.type}"
+    return f"{content.name} {number}"
+
+
+def _brief_message(type: int, content: Node) -> str:
+    match content.name:
+        case "payload":
+            return f"type {type}, {count_of(content.end - content.start, 'byte')}"
+        case "announce":
+            return f"announce of {count_of(_child_value(content, 'count') or 0, 'log')}"
+        case "info":
+            return "active" if _child_value(content, "active") else "inactive"
+    return content.name
+
+
+def _child_value(node: Node, name: str) -> Any:
+    child = node.child(name)
+    return None if child is None else child.value

@@ -1,0 +1,181 @@
+"""Files of frames: captures, hex lines, frames behind their lengths. Knows files, no frame.
+
+Whatever is wrong in a file comes as a `Problem` among its entries, with its place in the file.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum
+from io import BufferedReader
+from pathlib import Path
+from typing import Final, NamedTuple, TypeAlias, cast
+
+from protomux.dissect import (
+    CaptureWriter,
+    Direction,
+    Entry,
+    Frame,
+    Problem,
+    RecordedStream,
+    read_capture,
+)
+from protomux.dissect.capture import MAGIC
+from protomux.streams import FramedStream
+from protomux_wakeup.cli.process import Exit, Failure, reason
+from protomux_wakeup.cli.report import Reporter
+from protomux_wakeup.cli.values import shown
+
+__all__ = ["STDIN", "Entries", "Form", "Recording", "open_recording", "recorder"]
+
+Entries: TypeAlias = Iterator[Entry | Problem]
+
+STDIN: Final = "-"
+"""Stands for stdin where a file is named."""
+
+_PEEKED: Final = 4096
+_MAX_FRAME: Final = 2**24 - 1
+_MAX_LINE: Final = 2 * _MAX_FRAME + 4096
+_SIZE_SIZE: Final = 3
+
+_TEXT: Final = re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]*")
+_LINE: Final = re.compile(r"\s*(?P<arrow>[<>]?)\s*(?P<digits>[^#]*?)\s*(#.*)?", re.DOTALL)
+_NO_DIGIT: Final = re.compile(r"[^0-9a-fA-F\s]")
+_ARROWS: Final = {">": Direction.OUT, "<": Direction.IN, "": Direction.IN}
+
+
+class Form(Enum):
+    """How frames stand in a file."""
+
+    HEX = "hex"
+    RAW = "raw"
+    CAPTURE = "capture"
+
+
+class Recording(NamedTuple):
+    """A file of frames, open.
+
+    Attributes:
+        form: how they stand in it.
+        entries: what is in it, read as they are asked for.
+    """
+
+    form: Form
+    entries: Entries
+
+
+@contextmanager
+def recorder(path: Path, report: Reporter) -> Iterator[Callable[[FramedStream], FramedStream]]:
+    """Yield what wraps a stream so that its frames are recorded to the file at `path`.
+
+    Raises Failure where the file cannot be written or is not empty. If it cannot be written any
+    more later on, that is reported, and the streams go on.
+    """
+
+    def complain(error: OSError) -> None:
+        report.fail(f"recording to {path} has ended: {reason(error)}", {"file": str(path)})
+
+    try:
+        capture = CaptureWriter(path, complain)
+    except FileExistsError:
+        raise Failure(f"cannot record to {path}: expected a new file or an empty one") from None
+    except BlockingIOError:
+        raise Failure(f"cannot record to {path}: another process does") from None
+    except OSError as error:
+        raise Failure(f"cannot record to {path}: {reason(error)}") from error
+    try:
+        yield lambda stream: RecordedStream(stream, capture)
+    finally:
+        capture.close()
+
+
+@contextmanager
+def open_recording(path: str, form: Form | None) -> Iterator[Recording]:
+    """Open the file at `path`, or stdin for "-"; find out its form unless that is given.
+
+    Raises Failure (USAGE) where it cannot be read.
+    """
+    if path == STDIN:
+        yield _recording(cast(BufferedReader, sys.stdin.buffer), form)
+        return
+    try:
+        file = Path(path).open("rb")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise Failure(f"cannot read {path}: {reason(error)}", Exit.USAGE) from error
+    with file:
+        yield _recording(file, form)
+
+
+def _recording(file: BufferedReader, form: Form | None) -> Recording:
+    form = _form_of(file.peek(_PEEKED)[:_PEEKED]) if form is None else form
+    return Recording(form, _READERS[form](file))
+
+
+def _form_of(beginning: bytes) -> Form:
+    """Tell the form by the first bytes: text has no others than these, lengths have a zero."""
+    if beginning and MAGIC.startswith(beginning[: len(MAGIC)]):
+        return Form.CAPTURE
+    return Form.HEX if _TEXT.fullmatch(beginning) else Form.RAW
+
+
+def _read_hex(file: BufferedReader) -> Entries:
+    """One frame a line, behind an arrow for its direction or none, which means that it came in.
+
+    Blank lines are skipped, and what follows a #. An arrow without digits is an empty frame.
+    """
+    number = offset = 0
+    while line := file.readline(_MAX_LINE):
+        number += 1
+        if len(line) == _MAX_LINE and not line.endswith(b"\n"):
+            reason = f"line {number}: expected a line of at most {_MAX_LINE} bytes"
+            yield Problem(offset + _MAX_LINE, reason)
+            return
+        yield from _hex_line(line.decode("latin-1"), number, offset)
+        offset += len(line)
+
+
+def _hex_line(line: str, number: int, offset: int) -> Entries:
+    match = _LINE.fullmatch(line)
+    assert match is not None
+    digits = match["digits"]
+    if not digits and not match["arrow"]:
+        return
+    begin = match.start("digits")
+    wrong = _NO_DIGIT.search(digits)
+    if wrong is not None:
+        reason = f"line {number}: expected hex digits, got {shown(wrong[0])}"
+        yield Problem(offset + begin + wrong.start(), reason)
+    elif len("".join(digits.split())) % 2:
+        reason = f"line {number}: expected two hex digits for each byte, got one for the last"
+        yield Problem(offset + match.end("digits"), reason)
+    else:
+        data = bytes.fromhex("".join(digits.split()))
+        yield Frame(1, None, _ARROWS[match["arrow"]], data, offset + begin)
+
+
+def _read_raw(file: BufferedReader) -> Entries:
+    """Each frame behind its length, 24 bits little endian; all came in."""
+    offset = 0
+    while size_field := file.read(_SIZE_SIZE):
+        begin = offset + len(size_field)
+        size = int.from_bytes(size_field, "little") if len(size_field) == _SIZE_SIZE else -1
+        data = file.read(size) if size >= 0 else b""
+        if len(data) != size:
+            what = "a length" if size < 0 else "a frame"
+            expected = f"{_SIZE_SIZE if size < 0 else size} bytes of {what}"
+            at = offset if size < 0 else begin
+            found = begin + len(data) - at
+            yield Problem(at + found, f"expected {expected} from byte {at} on, got {found}")
+            return
+        yield Frame(1, None, Direction.IN, data, begin)
+        offset = begin + size
+
+
+_READERS: Final[dict[Form, Callable[[BufferedReader], Entries]]] = {
+    Form.HEX: _read_hex,
+    Form.RAW: _read_raw,
+    Form.CAPTURE: read_capture,
+}
