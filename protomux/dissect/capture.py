@@ -208,8 +208,10 @@ class CaptureWriter:
         self._size = 0
         self._streams = 0
         self._began = time.monotonic_ns()
+        # It is written with the first record, so that what records nothing leaves an empty file,
+        # which the next may use.
         now = time.time_ns() // 1000
-        self._append(build(capture_header, {"magic": None, "version": VERSION, "began": now}))
+        self._header = build(capture_header, {"magic": None, "version": VERSION, "began": now})
 
     def start(self, is_initiator: bool, handshake_hash: bytes, remote_public_key: bytes) -> int:
         """A stream is open; return its number."""
@@ -247,7 +249,8 @@ class CaptureWriter:
         passed = (time.monotonic_ns() - self._began) // 1000
         value = {"kind": kind, "stream": stream, "time": passed, "content": content}
         data = build(record, value)
-        self._append(len(data).to_bytes(_SIZE_SIZE, "little") + data)
+        header, self._header = self._header, b""
+        self._append(header + len(data).to_bytes(_SIZE_SIZE, "little") + data)
 
     def _append(self, data: bytes) -> None:
         assert self._file is not None
@@ -288,10 +291,12 @@ def _new_file(path: Path) -> int:
 def read_capture(file: IO[bytes]) -> Iterator[Entry | Problem]:
     """Yield what a capture holds, record by record, and what is wrong with it, where it is.
 
-    Offsets of problems are those in the file. Nothing is read beyond a record whose size is wrong
-    or that is cut short. Raises OSError where the file cannot be read.
+    An empty file holds nothing. Offsets of problems are those in the file. Nothing is read beyond
+    a record whose size is wrong or that is cut short. Raises OSError where it cannot be read.
     """
     data = file.read(_HEADER_SIZE)
+    if not data:
+        return
     problem = dissect(capture_header, data, name="header").problem
     offset = len(data)
     while problem is None:
@@ -315,7 +320,7 @@ def read_capture(file: IO[bytes]) -> Iterator[Entry | Problem]:
 def _torn(size: int, begin: int, found: int) -> Problem:
     return Problem(
         begin + found,
-        f"the last record is cut short: expected {size} bytes from byte {begin} on, got {found}",
+        f"the last record is cut short: expected {size} bytes, got {found}",
     )
 
 

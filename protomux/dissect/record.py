@@ -29,6 +29,7 @@ class RecordedStream:
         self._receiver: FrameReceiver | None = None
         self._number: int | None = None
         self._early: list[bytes] = []
+        self._is_over = False
         wait_opened: Callable[[], Awaitable[None]] | None = getattr(stream, "wait_opened", None)
         if wait_opened is not None:
             # Not by __getattr__: who asks whether there is one may look without it.
@@ -99,10 +100,14 @@ class RecordedStream:
 
     def _lost(self, error: Exception | None) -> None:
         number = self._note_start()
-        if number is not None:
+        if number is not None and not self._is_over:
             self._capture.end(number, error)
+        self._is_over = True
+        self._early.clear()
 
     def _note(self, direction: Direction, frame: bytes) -> None:
+        if self._is_over:
+            return
         number = self._note_start()
         if number is None:
             self._early.append(frame)  # the stream holds it as well, until it opens

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from dataclasses import field as attribute
 from typing import IO, TYPE_CHECKING, Any, Final, NoReturn, TypeAlias, cast
 
@@ -20,6 +20,7 @@ from construct import Adapter, Construct, ConstructError, Subconstruct
 from protomux.errors import EncodingError
 
 __all__ = [
+    "MAX_PARTS",
     "AdapterBase",
     "Dissection",
     "Format",
@@ -36,6 +37,10 @@ __all__ = [
     "refuse",
     "tape_of",
 ]
+
+MAX_PARTS: Final = 2**21
+"""Nodes of a tree. The longest array has half as many items, the longest announce that a frame can
+carry 1.5 million parts; a hostile batch could have 40 million."""
 
 if TYPE_CHECKING:
     Format: TypeAlias = Construct[Any, Any]
@@ -124,6 +129,11 @@ class Wrong(ConstructError):
         self.problem: Final = Problem(offset, reason)
 
 
+def _missing(what: str, size: int, start: int, end: int) -> Problem:
+    octets = "1 byte" if size == 1 else f"{size} bytes"
+    return Problem(end, f"expected {octets} of {what}, got {end - start}")
+
+
 class Tape:
     """Bytes that are read once, from `position` to `end`, and the tree of what was read.
 
@@ -137,6 +147,7 @@ class Tape:
         self.root: Final = Node(name, start, end)
         self.missing: Problem | None = None
         self._open = [self.root]
+        self._parts = 1
 
     @property
     def is_at_end(self) -> bool:
@@ -148,11 +159,7 @@ class Tape:
         start = self.position
         after = self.end if size < 0 else start + size
         if after > self.end:
-            self.missing = Problem(
-                self.end,
-                f"expected {size} bytes of {self._open[-1].name} from byte {start} on, "
-                f"got {self.end - start}",
-            )
+            self.missing = _missing(self._open[-1].name, size, start, self.end)
             after = self.end
         self.position = after
         return self.data[start:after]
@@ -166,15 +173,16 @@ class Tape:
         """Let only the next `size` bytes be read, which the format must do to their end."""
         begin, outer = self.position, self.end
         if begin + size > outer:
-            raise Wrong(
-                outer, f"expected {size} bytes of {what} from byte {begin} on, got {outer - begin}"
-            )
+            raise Wrong(*astuple(_missing(what, size, begin, outer)))
         self.end = begin + size
         yield
         self.end = outer
 
     def begin(self, name: str) -> None:
         """A part begins here."""
+        self._parts += 1
+        if self._parts > MAX_PARTS:
+            raise Wrong(self.position, f"expected at most {MAX_PARTS} parts, got more")
         node = Node(name, self.position, self.position)
         self._open[-1].children.append(node)
         self._open.append(node)

@@ -42,7 +42,6 @@ _MAX_LINE: Final = 2 * _MAX_FRAME + 4096
 _SIZE_SIZE: Final = 3
 
 _TEXT: Final = re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]*")
-_LINE: Final = re.compile(r"\s*(?P<arrow>[<>]?)\s*(?P<digits>[^#]*?)\s*(#.*)?", re.DOTALL)
 _NO_DIGIT: Final = re.compile(r"[^0-9a-fA-F\s]")
 _ARROWS: Final = {">": Direction.OUT, "<": Direction.IN, "": Direction.IN}
 
@@ -138,22 +137,23 @@ def _read_hex(file: BufferedReader) -> Entries:
 
 
 def _hex_line(line: str, number: int, offset: int) -> Entries:
-    match = _LINE.fullmatch(line)
-    assert match is not None
-    digits = match["digits"]
-    if not digits and not match["arrow"]:
+    text = line.partition("#")[0].rstrip()
+    rest = text.lstrip()
+    arrow = rest[:1] if rest[:1] in ("<", ">") else ""
+    digits = rest[len(arrow) :].lstrip()
+    if not rest:
         return
-    begin = match.start("digits")
+    begin = offset + len(text) - len(digits)
     wrong = _NO_DIGIT.search(digits)
+    octets = "".join(digits.split())
     if wrong is not None:
         reason = f"line {number}: expected hex digits, got {shown(wrong[0])}"
-        yield Problem(offset + begin + wrong.start(), reason)
-    elif len("".join(digits.split())) % 2:
+        yield Problem(begin + wrong.start(), reason)
+    elif len(octets) % 2:
         reason = f"line {number}: expected two hex digits for each byte, got one for the last"
-        yield Problem(offset + match.end("digits"), reason)
+        yield Problem(begin + len(digits), reason)
     else:
-        data = bytes.fromhex("".join(digits.split()))
-        yield Frame(1, None, _ARROWS[match["arrow"]], data, offset + begin)
+        yield Frame(1, None, _ARROWS[arrow], bytes.fromhex(octets), begin)
 
 
 def _read_raw(file: BufferedReader) -> Entries:
@@ -168,7 +168,7 @@ def _read_raw(file: BufferedReader) -> Entries:
             expected = f"{_SIZE_SIZE if size < 0 else size} bytes of {what}"
             at = offset if size < 0 else begin
             found = begin + len(data) - at
-            yield Problem(at + found, f"expected {expected} from byte {at} on, got {found}")
+            yield Problem(at + found, f"expected {expected}, got {found}")
             return
         yield Frame(1, None, Direction.IN, data, begin)
         offset = begin + size
