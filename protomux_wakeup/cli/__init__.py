@@ -28,6 +28,8 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run the command with `args`, those of the process unless given; return the exit code."""
     try:
         from protomux_wakeup.cli.commands import run_command
+
+        return run_command(sys.argv[1:] if args is None else args)
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in _EXTRA:
@@ -38,4 +40,3 @@ def main(args: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
-    return run_command(sys.argv[1:] if args is None else args)

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -95,9 +95,14 @@ async def started(
     env: Mapping[str, str] | None = None,
     stdin: int | IO[bytes] | None = asyncio.subprocess.DEVNULL,
     stdout: int = asyncio.subprocess.PIPE,
+    through: Sequence[str] = (),
 ) -> AsyncIterator[Command]:
-    """Start the command; it is killed when the context ends, unless it has ended."""
+    """Start the command, `through` another that becomes it.
+
+    It is killed when the context ends, unless it has ended.
+    """
     process = await asyncio.create_subprocess_exec(
+        *through,
         sys.executable,
         "-m",
         "protomux_wakeup",
