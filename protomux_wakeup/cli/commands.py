@@ -52,7 +52,7 @@ STDIN: Final = 0
 EXIT_CODES: Final = """\b
 Exit codes:
     0  done
-    1  the connection failed or was lost, frames are wrong, or something else went wrong
+    1  a connection failed or was lost, a frame is wrong, or something else
     2  the command line, a key or the input cannot be used
     3  no peer proved the capability within --timeout
     4  no announce answered the lookup within --timeout
@@ -289,7 +289,7 @@ def announce(
 @recording_options
 @output_options
 def inspect(*, file: str, form: str | None, output: Output) -> None:
-    """Show what frames are made of, and the first byte of each that is wrong.
+    """Take recorded frames apart, and show where one is wrong.
 
     FILE is a capture of serve --record; or text with a frame in hex digits on each line, behind
     > where it went out, < or nothing where it came in, with blank lines and # comments; or frames
@@ -326,11 +326,13 @@ def replay(
     capability_file: Path | None,
     output: Output,
 ) -> None:
-    """Feed the frames that came in to a fresh mux, and show what it does.
+    """Let what came in happen again, to a fresh mux.
 
-    FILE is as for inspect. Streams of a capture get the recorded role and handshake hash, so with
-    the capability the peer's proofs are right again. Without one all topics are unknown. The exit
-    code is 1 if what came in ends a stream in an error.
+    Only the frames that came in are fed to it; what it does and sends is shown. FILE is as for
+    inspect. Streams of a capture get the recorded role and handshake hash, so with the capability
+    the peer's proofs are right again. Without one all topics are unknown.
+
+    The exit code is 1 if what came in ends a stream in an error.
     """
     from protomux_wakeup.cli import replay as player
     from protomux_wakeup.cli.recording import STDIN as PIPED

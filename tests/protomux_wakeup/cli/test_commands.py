@@ -253,6 +253,8 @@ def test_where_nobody_listens(capsys: pytest.CaptureFixture[str]) -> None:
         (["serve"], True),
         (["lookup"], True),
         (["announce"], True),
+        (["inspect"], True),
+        (["replay"], True),
     ],
 )
 def test_help(capsys: pytest.CaptureFixture[str], command: list[str], has_exit_codes: bool) -> None:
@@ -316,6 +318,21 @@ def test_without_the_extra_it_says_how_to_get_it(
         f"The protomux-wakeup command needs {missing}, which is not installed: "
         "pip install 'protomux-wakeup[cli]'\n",
     )
+
+
+def test_without_construct_only_what_needs_it_says_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in list(sys.modules):
+        if name.startswith(("protomux_wakeup.cli.", "protomux.dissect")):
+            monkeypatch.delitem(sys.modules, name)
+        elif name.partition(".")[0] == "construct":
+            monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, "construct", None)
+    assert main(["keygen"]) == 0
+    capsys.readouterr()
+    assert main(["inspect", "anything"]) == 1
+    assert "needs construct, which is not installed" in capsys.readouterr().err
 
 
 def test_a_missing_module_of_ours_is_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:

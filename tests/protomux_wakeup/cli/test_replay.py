@@ -132,7 +132,13 @@ async def test_what_ends_the_stream_is_a_failure() -> None:
 
 
 async def test_streams_are_apart_from_each_other() -> None:
-    entries = [start(1), start(2), came(opened(), 2), came(b"\x00\x02\x07", 1), came(LOOKUP, 2)]
+    entries: list[Entry | Problem] = [
+        start(1),
+        start(2),
+        came(opened(), 2),
+        came(b"\x00\x02\x07", 1),
+        came(LOOKUP, 2),
+    ]
     report, failure = await fails(*entries)
     assert str(failure).startswith("stream 1, frame 1 of")
     assert "ProtocolError" in str(failure)
@@ -160,7 +166,7 @@ async def test_frames_alone_are_those_of_an_unknown_initiator() -> None:
 
 async def test_a_damaged_recording_is_replayed_as_far_as_it_goes() -> None:
     report = Recorder()
-    entries = [start(), came(opened()), Problem(77, "torn")]
+    entries: list[Entry | Problem] = [start(), came(opened()), Problem(77, "torn")]
     assert await replay(report, Form.CAPTURE, entries, CAPABILITY) is Exit.FAILED
     assert "peer_removed" in report.events
     assert report.messages == ["capture file, byte 77: torn"]
