@@ -137,7 +137,8 @@ def _missing(what: str, size: int, start: int, end: int) -> Problem:
 class Tape:
     """Bytes that are read once, from `position` to `end`, and the tree of what was read.
 
-    It stands where Construct expects a file.
+    It stands where Construct expects a file, for formats that read on and on: one that looks back
+    or ahead (Pointer, Peek, Select) does not work.
     """
 
     def __init__(self, data: bytes, start: int, end: int, name: str) -> None:
@@ -163,10 +164,6 @@ class Tape:
             after = self.end
         self.position = after
         return self.data[start:after]
-
-    def tell(self) -> int:
-        """Return the position."""
-        return self.position
 
     @contextmanager
     def narrowed(self, size: int, what: str) -> Iterator[None]:

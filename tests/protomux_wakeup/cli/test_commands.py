@@ -320,6 +320,35 @@ def test_without_the_extra_it_says_how_to_get_it(
     )
 
 
+def test_frames_are_inspected_and_replayed(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "frames"
+    path.write_text("010000 # a message of nobody knows which protocol\n00020\n")
+    assert main(["inspect", str(path), "--json"]) == 1
+    captured = capsys.readouterr()
+    (frame,) = lines(captured.out)
+    assert frame["tree"]["children"][2] == {"name": "payload", "start": 2, "end": 3, "value": "00"}
+    assert lines(captured.err)[0]["message"].startswith("hex file, byte 55: line 2: ")
+    path.write_text("010000\n000207\n")
+    assert main(["replay", str(path), "--json", "--format", "hex"]) == 1
+    captured = capsys.readouterr()
+    assert [line["event"] for line in lines(captured.out)] == [
+        "frame_received",
+        "frame_received",
+        "stream_destroyed",
+    ]
+    *_, error = lines(captured.err)
+    assert "invalid reject" in error["message"]
+
+
+def test_a_record_that_cannot_be_made(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["serve", "--record", str(tmp_path / "no" / "capture")]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.endswith("capture: No such file or directory\n")
+
+
 def test_without_construct_only_what_needs_it_says_so(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
