@@ -203,6 +203,7 @@ def _decode_body(channel: int, data: bytes, start: int, end: int, in_batch: bool
         return [
             said
             for to, begin, stop in iter_batch(data, position, end)
+            if stop > begin  # else the batch has only switched to another channel
             for said in _decode_body(to, data, begin, stop, True)
         ]
     if type == Control.OPEN:

@@ -3,6 +3,9 @@
 Every recorded stream gets a `Wakeup` of its own, on a stream with the recorded role and handshake
 hash, so that the peer's proofs are as good as they were. What the recording side sent is not
 repeated: what the fresh mux answers is its own.
+
+All frames come at once, so the rates that hold for peers are lifted: they would only make a replay
+last as long as it did.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from protomux.dissect import (
     Conversation,
@@ -21,7 +25,7 @@ from protomux.dissect import (
     StreamStart,
 )
 from protomux.streams.base import BaseStream
-from protomux_wakeup import Wakeup
+from protomux_wakeup import Limits, Wakeup
 from protomux_wakeup.cli.anatomy import ARROWS, brief
 from protomux_wakeup.cli.inspect import say_damage, say_end, say_start
 from protomux_wakeup.cli.process import Exit, Failure
@@ -29,11 +33,17 @@ from protomux_wakeup.cli.recording import Form
 from protomux_wakeup.cli.report import Reporter
 from protomux_wakeup.cli.values import count_of
 from protomux_wakeup.cli.witness import Witness
+from protomux_wakeup.limits import Rate
 
 __all__ = ["ReplayedStream", "replay"]
 
-_TICKS = 8
-"""Loop ticks in which a mux is done with a frame: no clock and no socket has a part in it."""
+_TICKS: Final = 8
+"""Loop ticks in which a mux is done with what it has read, without a clock or a socket."""
+_MOST_TURNS: Final = 100_000
+"""Loop ticks in which a mux reads a frame that has the most messages, twenty times over."""
+
+_ALL: Final = Rate(2**53, 2**53)
+_LIMITS: Final = Limits(announces=_ALL, entries=_ALL, lookups=_ALL, unknown_topics=_ALL)
 
 
 class ReplayedStream(BaseStream):
@@ -62,6 +72,15 @@ class ReplayedStream(BaseStream):
     def unread(self) -> int:
         """Frames that the mux did not want to read yet."""
         return len(self._waiting)
+
+    async def settle(self) -> None:
+        """Wait until the mux is done with what came in, or will not be without something else."""
+        for _ in range(_MOST_TURNS):
+            if self._is_lost or not (self._is_paused or self._waiting):
+                break
+            await asyncio.sleep(0)
+        for _ in range(_TICKS):
+            await asyncio.sleep(0)
 
     def feed(self, frame: bytes) -> None:
         """A frame comes in."""
@@ -102,7 +121,7 @@ class _Replay:
         self._frames = 0
         self._is_over = False
         witness = Witness(report)
-        self._wakeup = Wakeup(witness.on_wakeup)
+        self._wakeup = Wakeup(witness.on_wakeup, limits=_LIMITS)
         if capability is not None:
             self._wakeup.session(capability, witness)
         self._wakeup.add_stream(self._stream)
@@ -114,7 +133,7 @@ class _Replay:
         self._frames += 1
         self._say("frame_received", frame.direction, frame.data, {"number": self._frames})
         self._stream.feed(frame.data)
-        await _settle()
+        await self._stream.settle()
         if not self._stream.is_gone:
             return None
         self._is_over = True
@@ -135,9 +154,9 @@ class _Replay:
                 f"stream {self._number}: reading is paused, and "
                 f"{count_of(self._stream.unread, 'frame')} left unread"
             )
-        await _settle()
+        await self._stream.settle()
         self._stream.end()
-        await _settle()
+        await self._stream.settle()
         self._wakeup.destroy()
 
     def _sent(self, frame: bytes) -> None:
@@ -231,8 +250,3 @@ async def replay(
     if player.errors:
         raise Failure("; ".join(player.errors))
     return Exit.FAILED if is_damaged else Exit.DONE
-
-
-async def _settle() -> None:
-    for _ in range(_TICKS):
-        await asyncio.sleep(0)

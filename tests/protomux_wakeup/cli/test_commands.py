@@ -335,6 +335,7 @@ def test_frames_are_inspected_and_replayed(
     captured = capsys.readouterr()
     assert [line["event"] for line in lines(captured.out)] == [
         "frame_received",
+        "frame_sent",  # the open of the topic whose capability is in the environment
         "frame_received",
         "stream_destroyed",
     ]

@@ -204,6 +204,21 @@ async def test_what_a_mux_does_not_want_to_read_is_left() -> None:
     assert stream.write(b"") is False
 
 
+async def test_a_frame_that_takes_many_turns() -> None:
+    """A mux lets the loop go on in between; the next frame waits for the end of this one."""
+    count = 2000
+    many = encode_batch([(1, LOOKUP[1:])] * count)
+    report = await replayed(start(), came(opened()), came(many), came(ANNOUNCE))
+    happened = [event for event in report.events if event.endswith("_received")]
+    assert happened == [
+        "frame_received",
+        "frame_received",
+        *["lookup_received"] * count,
+        "frame_received",
+        "announce_received",
+    ]
+
+
 async def test_a_conversation_is_replayed_from_its_capture(tmp_path: Path) -> None:
     """The hooks are called as they were when it was recorded."""
     path = tmp_path / "capture"
