@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzz import agree
-from fuzz.agree import CASES, Case, Disagreement, mutated
+from fuzz.twins import CASES, Case, Disagreement, mutated
 from protomux import EncodingError, Protomux
 from protomux.dissect import Conversation, Direction, build, compact, dissect, frames
 from tests.golden.replay import RecordingStream

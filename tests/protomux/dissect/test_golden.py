@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fuzz.agree import CASES
+from fuzz.twins import CASES
 from protomux.dissect import (
     Conversation,
     Direction,
