@@ -18,6 +18,8 @@ ARROWS: Final = {Direction.IN: "◀──", Direction.OUT: "──▶"}
 
 _SHOWN: Final = 32
 """Bytes, or characters, of a value that people are shown; the keys and proofs have that many."""
+_MOST_LINES: Final = 1000
+"""Parts of a frame that people are shown; what is not whole comes on top."""
 _BRIEF: Final = 4
 """Messages of a batch that are named where it is told in one line."""
 
@@ -25,11 +27,17 @@ _BRIEF: Final = 4
 def outline(found: Dissection) -> Iterator[str]:
     """Yield a line for each part of a frame: offsets, name, value; then what is wrong, if so."""
     width = len(str(found.root.end))
-    for depth, node in found.root.walk():
+    left_out = 0
+    for number, (depth, node) in enumerate(found.root.walk()):
+        if number >= _MOST_LINES and node.is_whole:
+            left_out += 1
+            continue
         place = f"{node.start:>{width}}..{node.end:<{width}}"
         value = "" if node.children or not node.is_whole else f" {_value(node.value)}"
         broken = "" if node.is_whole else " …"
         yield f"{place}  {'  ' * depth}{node.name}{value}{broken}"
+    if left_out:
+        yield f"… {count_of(left_out, 'more part')}, which --json shows"
     if found.problem is not None:
         yield f"! {found.problem}"
 

@@ -74,6 +74,17 @@ def test_a_tree_that_breaks_off() -> None:
     ]
 
 
+def test_a_tree_that_is_too_long_for_people() -> None:
+    many = encode_batch([(1, b"\x05")] * 1000 + [(0, close_body(1))])[:-1]
+    shown = outlines(many)
+    parts = len(list(Conversation().read(IN, many).root.walk()))
+    assert shown[1000].split()[1:] == ["entry", "…"]
+    assert shown[1001:] == [
+        f"… {parts - 1001} more parts, which --json shows",
+        "! byte 2007: expected 2 bytes of a batched message, got 1",
+    ]
+
+
 @pytest.mark.parametrize(
     ("payload", "shown"),
     [
