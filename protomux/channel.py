@@ -278,7 +278,10 @@ class Channel:
         return self._was_open
 
     async def wait_closed(self) -> None:
-        """Wait until the channel is closed and its last hook has ended."""
+        """Wait until the channel is closed and its last hook has ended.
+
+        Not from inside one of its async hooks, which would wait for itself.
+        """
         if self._state is not _State.DESTROYED:
             if self._destroyed is None:
                 self._destroyed = asyncio.Event()

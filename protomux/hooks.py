@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeGuard
 
 __all__ = ["Settled", "is_pending", "settle"]
 
@@ -19,7 +19,7 @@ asyncio.CancelledError where somebody wanted it to end."""
 _running: Final[set[asyncio.Future[Any]]] = set()
 
 
-def is_pending(result: object) -> bool:
+def is_pending(result: object) -> TypeGuard[Awaitable[Any]]:
     """Tell whether a hook's `result` is still to be awaited."""
     return result is not None and isinstance(result, Awaitable)
 

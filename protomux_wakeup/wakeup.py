@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast, runtime_checkable
 
@@ -172,8 +172,8 @@ class Wakeup:
         if self._is_destroyed:
             return
         self._is_destroyed = True
-        for task in self._opening | self._waking:
-            task.cancel()
+        for pending in (*self._opening, *self._waking):
+            pending.cancel()
         for topic in list(self._topics.values()):
             topic.destroy()
         for carrier in self._carriers.values():
@@ -227,12 +227,23 @@ class Wakeup:
         if not is_pending(result):
             self._answer(id, carrier)
             return None
+        # One task for both: the answer must go out in the very tick in which the hook ends, before
+        # a session that the hook has made has found the proof to be wrong.
         task = carrier.mux.loop.create_task(self._answer_after(result, id, carrier))
         self._waking.add(task)
-        task.add_done_callback(self._waking.discard)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._waking.discard(task)
+            # A task that is cancelled before its first step has awaited nothing.
+            if isinstance(result, Coroutine):
+                result.close()
+            elif isinstance(result, asyncio.Future):
+                result.cancel()
+
+        task.add_done_callback(ended)
         return task
 
-    async def _answer_after(self, pending: Any, id: bytes, carrier: Carrier) -> None:
+    async def _answer_after(self, pending: Awaitable[Any], id: bytes, carrier: Carrier) -> None:
         await pending
         self._answer(id, carrier)
 

@@ -1039,3 +1039,22 @@ async def test_reprs_say_what_things_are() -> None:
     await ticks()
     stream.remote_public_key = None
     assert repr(pending) == "<Peer ? removed>"
+
+
+async def test_a_wakeup_hook_that_has_not_begun_ends_with_its_wakeup() -> None:
+    begun: list[bytes] = []
+
+    async def on_wakeup(id: bytes, _mux: Protomux) -> None:
+        begun.append(id)
+        await asyncio.Event().wait()
+
+    a, b = memory_pair()
+    one, two = Wakeup(), Wakeup(on_wakeup)
+    one.add_stream(a)
+    two.add_stream(b)
+    one.session(CAPABILITY)
+    await until(lambda: two._waking)  # the hook was called, its task has not had its first step
+    two.destroy()
+    await ticks()
+    assert begun == []
+    assert asyncio.all_tasks() == {asyncio.current_task()}
