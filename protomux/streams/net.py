@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Self, TypeAlias, Unpack
 
@@ -79,7 +80,9 @@ async def start_server(
     """
     loop = asyncio.get_running_loop()
     return await _listening(
-        on_stream, options, lambda accept: loop.create_server(accept, host, port)
+        on_stream,
+        options,
+        lambda accept: loop.create_server(accept, host, port, start_serving=False),
     )
 
 
@@ -91,7 +94,9 @@ async def start_unix_server(
     """Listen on a Unix socket at `path`; all else as `start_server`."""
     loop = asyncio.get_running_loop()
     return await _listening(
-        on_stream, options, lambda accept: loop.create_unix_server(accept, os.fspath(path))
+        on_stream,
+        options,
+        lambda accept: loop.create_unix_server(accept, os.fspath(path), start_serving=False),
     )
 
 
@@ -106,6 +111,11 @@ async def _listening(
     SecretStream(False, **options)
     server = Server(on_stream, options)
     server._server = await listen(server._accept)
+    try:
+        await server._server.start_serving()
+    except BaseException:  # also where the caller was cancelled
+        server.close()
+        raise
     return server
 
 
@@ -131,6 +141,7 @@ class Server:
         self._server: asyncio.Server | None = None
         self._opening: dict[SecretStream, None] = {}  # the oldest first
         self._streams: set[SecretStream] = set()
+        self._has_stopped = False
         self._quiet = asyncio.Event()
 
     @property
@@ -144,12 +155,23 @@ class Server:
 
     def close(self) -> None:
         """Accept no more, and abort the handshakes in flight; open streams live on."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-            for stream in list(self._opening):
-                stream.abort()
-            self._note_quiet()
+        if self._server is None:
+            return
+        server, self._server = self._server, None
+        for stream in list(self._opening):
+            stream.abort()
+        # What asyncio has accepted in this tick gets its stream in the next one, and fails there
+        # if its server has closed by then: first no more, then the close.
+        loop = server.get_loop()
+        with suppress(NotImplementedError):  # of a loop without readers
+            for listener in server.sockets:
+                loop.remove_reader(listener)
+        loop.call_soon(self._stop, server)
+
+    def _stop(self, server: asyncio.Server) -> None:
+        server.close()
+        self._has_stopped = True
+        self._note_quiet()
 
     def close_clients(self) -> None:
         """Close every open stream that came in here, in order."""
@@ -218,7 +240,7 @@ class Server:
         self._note_quiet()
 
     def _note_quiet(self) -> None:
-        if self._server is None and not self._opening:
+        if self._has_stopped and not self._opening:
             self._quiet.set()
 
 
@@ -228,6 +250,11 @@ class _AcceptedStream(SecretStream):
     def __init__(self, server: Server, options: SecretStreamOptions) -> None:
         super().__init__(False, **options)
         self._server = server
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if not self._server.is_serving():  # it has closed since this connection was accepted
+            self.abort()
 
     def _prove(self) -> None:
         self._loop.call_soon(self._server._opened, self)

@@ -463,17 +463,19 @@ class SecretStream(BaseStream, asyncio.Protocol):
         if self._encryptor is None:
             return  # the early frames go first: _open comes back here
         self._has_ended = True
-        if self._peer_has_ended or not transport.can_write_eof():
-            transport.close()
-        else:
+        if transport.can_write_eof():
             transport.write_eof()
+            self._pump_soon()  # what the peer sent is still to be taken, or now to be dropped
+        else:
+            transport.close()
 
-    def _watch_close(self, before: tuple[int, int] | None) -> None:
+    def _watch_close(self, before: tuple[int, int, int] | None) -> None:
         """Abort when nothing has moved either way since the last look at it."""
         assert self._transport is not None
-        now = (self._transport.get_write_buffer_size(), self._received)
+        now = (self._transport.get_write_buffer_size(), self._received, len(self._buffer))
         if now == before:
-            self.abort(StreamClosed(f"the peer did not close within {CLOSE_TIMEOUT} s"))
+            what = "nobody took what the peer sent" if self._buffer else "the peer did not close"
+            self.abort(StreamClosed(f"{what} within {CLOSE_TIMEOUT} s"))
         else:
             self._clear_deadline()
             self._deadline = self._loop.call_later(CLOSE_TIMEOUT, self._watch_close, now)
