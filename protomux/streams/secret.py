@@ -21,6 +21,7 @@ when nothing has moved for `CLOSE_TIMEOUT`.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from enum import Enum, auto
 from math import isfinite
 from typing import Final, TypedDict, cast
@@ -464,7 +465,8 @@ class SecretStream(BaseStream, asyncio.Protocol):
             return  # the early frames go first: _open comes back here
         self._has_ended = True
         if transport.can_write_eof():
-            transport.write_eof()
+            with suppress(OSError):  # the peer has reset the connection; reading will tell
+                transport.write_eof()
             self._pump_soon()  # what the peer sent is still to be taken, or now to be dropped
         else:
             transport.close()

@@ -58,7 +58,7 @@ class CountingLoop(asyncio.SelectorEventLoop):
         self._pending: dict[int, asyncio.TimerHandle] = {}
         self._numbers = count()
 
-    def call_at(
+    def call_at(  # type: ignore[override]
         self,
         when: float,
         callback: Callable[..., object],

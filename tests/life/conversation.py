@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 from protomux import Channel, KeyPair, Protomux, ProtomuxError
@@ -22,7 +23,7 @@ class Host:
     Attributes:
         port: where it listens.
         streams: those that came.
-        answers: what each wait on each of them brought.
+        texts: what they said.
     """
 
     port: int
@@ -32,7 +33,6 @@ class Host:
         self.streams: list[SecretStream] = []
         self.lost = 0
         self.texts: list[str] = []
-        self._sessions = {discovery_key(WOKEN): WOKEN}
 
     async def start(self, pattern: str) -> None:
         self.wakeup.session(KNOWN, on_lookup=self._answer)
@@ -60,12 +60,16 @@ class Host:
         return False
 
     async def _serve(self, stream: SecretStream) -> None:
+        try:
+            self.wakeup.add_stream(stream)
+        except RuntimeError:  # it was destroyed meanwhile
+            stream.abort()
+            return
         self.streams.append(stream)
-        self.wakeup.add_stream(stream)
         mux = Protomux.of(stream)
 
         async def pair(id: bytes | None) -> None:
-            await asyncio.sleep(0)
+            await (asyncio.sleep(0) if id == b"room" else asyncio.Event().wait())
             chat = mux.create_channel("chat", id, messages=[(string, self._heard)])
             if chat is not None:
                 chat.open()
@@ -84,8 +88,10 @@ class Host:
         channel.messages[0].send(text.upper())
 
     async def _woken(self, id: bytes, _mux: Protomux) -> None:
+        if id != discovery_key(WOKEN):
+            await asyncio.Event().wait()
         await asyncio.sleep(0)
-        if id in self._sessions and not self.wakeup.get_sessions(WOKEN):
+        if not self.wakeup.get_sessions(WOKEN):
             self.wakeup.session(WOKEN)
 
     async def _answer(self, _lookup: Lookup, peer: Peer, session: Session) -> None:
@@ -114,6 +120,9 @@ async def visit(port: int, pattern: str) -> str:
     assert chat is not None
     chat.open()
     chat.messages[0].send("hello")
+    never = mux.create_channel("chat", b"never")
+    assert never is not None
+    never.open()
 
     async def talk() -> str:
         """Read events until the session has ended."""
@@ -139,7 +148,13 @@ async def visit(port: int, pattern: str) -> str:
     async with asyncio.TaskGroup() as group:
         talking = group.create_task(talk())
         group.create_task(leave())
-        for wait in (stream.wait_opened, chat.wait_opened, chat.wait_closed):
+        for wait in (
+            stream.wait_opened,
+            chat.wait_opened,
+            chat.wait_closed,
+            never.wait_opened,
+            never.wait_closed,
+        ):
             group.create_task(_settle(wait()))
     assert chat.is_destroyed
     assert stream.error is None or isinstance(stream.error, ProtomuxError)
@@ -149,7 +164,5 @@ async def visit(port: int, pattern: str) -> str:
 
 
 async def _settle(wait: Any) -> None:
-    try:
+    with suppress(ProtomuxError):  # a typed error is an answer
         await wait
-    except ProtomuxError:
-        pass  # a typed error is an answer

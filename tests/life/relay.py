@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from contextlib import suppress
 from typing import NamedTuple
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -52,11 +53,14 @@ class Relay:
         if self._is_cut:
             return
         self._is_cut = True
-        for end in self._ends:
+        for way, end in enumerate(self._ends):
             if reset:
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-            else:
-                end.shutdown(socket.SHUT_WR)
+                continue
+            self._loop.remove_writer(end)
+            end.shutdown(socket.SHUT_WR)
+            if not self._ended[way]:
+                self._loop.add_reader(end, self._pass_on, way)
         if reset:
             self.close()
 
@@ -65,6 +69,7 @@ class Relay:
         for end in (self._listener, *self._ends):
             if end.fileno() >= 0:
                 self._loop.remove_reader(end)
+                self._loop.remove_writer(end)
                 end.close()
         self.finished.set()
 
@@ -94,10 +99,26 @@ class Relay:
         cut = self._cut
         if cut is not None and cut.way == way:
             data = data[: cut.after - self.passed[way]]
-        assert target.send(data) == len(data), "expected a short conversation"
         self.passed[way] += len(data)
+        with suppress(BlockingIOError):
+            data = data[target.send(data) :]
+        if data:  # the target does not read: nor do we, then
+            self._loop.remove_reader(self._ends[way])
+            self._loop.add_writer(target, self._send_rest, way, data, target)
         if cut is not None and cut.way == way and self.passed[way] == cut.after:
             self.cut(reset=cut.reset)
+
+    def _send_rest(self, way: int, data: bytes, target: socket.socket) -> None:
+        try:
+            data = data[target.send(data) :]
+        except ConnectionError:
+            self.close()
+            return
+        self._loop.remove_writer(target)
+        if data:
+            self._loop.add_writer(target, self._send_rest, way, data, target)
+        else:
+            self._loop.add_reader(self._ends[way], self._pass_on, way)
 
     def _end(self, way: int) -> None:
         self._ended[way] = True
