@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 
 from bench import open as open_topics
+from bench import soak
 
-BENCHES = (open_topics,)
+BENCHES = (open_topics, soak)
 """Modules with `add_parser(subparsers)`, which sets the default `run` of its parser."""
 
 
