@@ -78,6 +78,7 @@ class Host:
         self.port = 0
         self._errors = _Errors()
         self._woken_topics = {discovery_key(secret): secret for secret in WOKEN}
+        self._woken_sessions: set[Session] = set()
         self._length = 0
         self._files = 0
 
@@ -103,6 +104,7 @@ class Host:
         self._news.cancel()
         for _ in range(int(IDLE_TIME / GC_INTERVAL)):
             await asyncio.sleep(GC_INTERVAL)
+            self._fall_asleep()
             if not any(self.left().values()):
                 break
 
@@ -151,16 +153,20 @@ class Host:
         await asyncio.sleep(0.01)  # as if a store had to be opened
         secret = self._woken_topics.get(id)
         if secret is not None and not self.wakeup.get_sessions(secret):
-            self.wakeup.session(secret, on_peer_remove=self._leave)
+            self._woken_sessions.add(self.wakeup.session(secret))
 
-    def _leave(self, _peer: Peer, session: Session) -> None:
-        if not session.peers:
-            session.destroy()
+    def _fall_asleep(self) -> None:
+        """End the sessions that nobody is here for any more."""
+        for session in list(self._woken_sessions):
+            if not session.peers and not session.topic.pending_peers:
+                self._woken_sessions.discard(session)
+                session.destroy()
 
     async def _tell(self) -> None:
         while True:
             await asyncio.sleep(NEWS_EVERY)
             self._length += 1
+            self._fall_asleep()
             for secret in KNOWN:
                 for session in self.wakeup.get_sessions(secret):
                     session.broadcast_announce([Writer(_secret("log", 0), self._length)])

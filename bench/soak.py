@@ -32,8 +32,9 @@ __all__ = ["add_parser"]
 STREAMS: Final = 2_000
 SECONDS: Final = 600
 GUEST_PROCESSES: Final = 2
-LIFETIME: Final = 15.0
-"""Seconds that a stream lives on average, in a run of a minute or more."""
+ARRIVALS: Final = 100
+"""Connections a second, which is what a host on a shared core stands; so a stream lives for
+`streams / ARRIVALS` seconds on average."""
 
 PROGRESS_EVERY: Final = 10
 ANSWER_TIME: Final = 60.0
@@ -139,7 +140,7 @@ class Child:
 
 async def soak(streams: int, seconds: int) -> dict[str, Any]:
     """Run host and guests; return what they and the clock say."""
-    lifetime = LIFETIME * min(1.0, seconds / 60)
+    lifetime = streams / ARRIVALS
     children: list[Child] = []
     try:
         host, said = await Child.start("host")
