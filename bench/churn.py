@@ -153,7 +153,8 @@ class Host:
         await asyncio.sleep(0.01)  # as if a store had to be opened
         secret = self._woken_topics.get(id)
         if secret is not None and not self.wakeup.get_sessions(secret):
-            self._woken_sessions.add(self.wakeup.session(secret))
+            # Inactive, or it would be opened on every stream that comes from now on.
+            self._woken_sessions.add(self.wakeup.session(secret, active=False))
 
     def _fall_asleep(self) -> None:
         """End the sessions that nobody is here for any more."""
