@@ -32,9 +32,9 @@ __all__ = ["add_parser"]
 STREAMS: Final = 2_000
 SECONDS: Final = 600
 GUEST_PROCESSES: Final = 2
-ARRIVALS: Final = 100
-"""Connections a second, which is what a host on a shared core stands; so a stream lives for
-`streams / ARRIVALS` seconds on average."""
+ARRIVALS: Final = 50
+"""Connections a second, which a host on half a core still stands; so a stream lives for
+`streams / ARRIVALS` seconds on average, and a run should last for many times that."""
 
 PROGRESS_EVERY: Final = 10
 ANSWER_TIME: Final = 60.0
