@@ -1,0 +1,33 @@
+"""What Atheris feeds: one module for each target, each with
+
+    run(data)     one execution; raises for a finding, and for nothing else
+    MAX_SIZE      bytes of an input beyond which nothing new can be reached
+    IS_SCRIPT     its inputs are scripts (see `script`), so they are mutated step by step
+
+None of them knows Atheris: the tests run them over the corpus without it.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol, cast
+
+__all__ = ["TARGETS", "Harness", "load"]
+
+TARGETS: Final = ("encoding", "frames", "mux", "wakeup", "noise", "secret")
+"""Names of the targets, which are the modules of this package that have a `run`."""
+
+
+class Harness(Protocol):
+    """One of the modules."""
+
+    MAX_SIZE: int
+    IS_SCRIPT: bool
+
+    def run(self, data: bytes) -> None: ...
+
+
+def load(target: str) -> Harness:
+    """Import the harness of `target`, and with it what it tests."""
+    from importlib import import_module
+
+    return cast(Harness, import_module(f"fuzz.harness.{target}"))
