@@ -2,13 +2,14 @@
 
     run(data)     one execution; raises for a finding, and for nothing else
     MAX_SIZE      bytes of an input beyond which nothing new can be reached
-    IS_SCRIPT     its inputs are scripts (see `script`), so they are mutated step by step
+    OPS           what the steps of its inputs mean, where those are scripts (see `script`); else None
 
 None of them knows Atheris: the tests run them over the corpus without it.
 """
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import Final, Protocol, cast
 
 __all__ = ["TARGETS", "Harness", "load"]
@@ -21,7 +22,7 @@ class Harness(Protocol):
     """One of the modules."""
 
     MAX_SIZE: int
-    IS_SCRIPT: bool
+    OPS: type[IntEnum] | None
 
     def run(self, data: bytes) -> None: ...
 

@@ -26,9 +26,9 @@ from protomux.encoding import (
 from protomux.errors import EncodingError
 from protomux_wakeup import messages
 
-__all__ = ["ENCODINGS", "IS_SCRIPT", "MAX_SIZE", "run"]
+__all__ = ["ENCODINGS", "MAX_SIZE", "OPS", "run"]
 
-IS_SCRIPT: Final = False
+OPS: Final = None
 MAX_SIZE: Final = 160
 
 ENCODINGS: Final[tuple[Encoding[Any], ...]] = (

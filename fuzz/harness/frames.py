@@ -14,9 +14,9 @@ from protomux.frames import Control, Open, encode_batch, encode_frame, iter_batc
 from protomux.limits import Limits
 from protomux.outbox import Outbox
 
-__all__ = ["IS_SCRIPT", "MAX_SIZE", "run"]
+__all__ = ["MAX_SIZE", "OPS", "run"]
 
-IS_SCRIPT: Final = False
+OPS: Final = None
 MAX_SIZE: Final = 256
 
 

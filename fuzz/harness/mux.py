@@ -23,9 +23,8 @@ from protomux.frames import (
     reject_body,
 )
 
-__all__ = ["IS_SCRIPT", "KEYS", "MAX_SIZE", "Op", "run"]
+__all__ = ["KEYS", "MAX_SIZE", "OPS", "Op", "run"]
 
-IS_SCRIPT: Final = True
 MAX_SIZE: Final = 1024
 
 KEYS: Final = (
@@ -73,6 +72,9 @@ class Op(IntEnum):
     PEER_SAYS = 15  # number, type, payload
     PEER_ANSWERS = 16  # 1: close, 2: reject; number
     PEER_BATCH = 17  # that many of the frames before it, as one
+
+
+OPS: Final = Op
 
 
 class _Tracked:
@@ -225,7 +227,7 @@ class _App:
             self.mux.pair(protocol, id, callback=later if kind in (1, 5) else now)
 
     def do(self, step: Step) -> None:
-        op = step.op % len(Op)
+        op = step.among(Op)
         if op in (Op.OPEN, Op.SEND, Op.CLOSE):
             if not self.tracked:
                 return
@@ -331,6 +333,6 @@ def run(data: bytes) -> None:
             try:
                 app.do(step)
             except ProtomuxError as error:
-                if step.op % len(Op) not in (Op.SEND, Op.OPEN, Op.CREATE):
-                    raise Finding(f"{error!r} out of {Op(step.op % len(Op)).name}") from error
+                if step.among(Op) not in (Op.SEND, Op.OPEN, Op.CREATE):
+                    raise Finding(f"{error!r} out of {step.among(Op).name}") from error
         app.finish()

@@ -16,9 +16,8 @@ from protomux.crypto import KeyPair
 from protomux.errors import HandshakeError
 from protomux.streams.noise import MAX_MESSAGE, PATTERNS, Handshake
 
-__all__ = ["IS_SCRIPT", "MAX_SIZE", "Op", "run"]
+__all__ = ["MAX_SIZE", "OPS", "Op", "run"]
 
-IS_SCRIPT: Final = True
 MAX_SIZE: Final = 1024
 
 class Op(IntEnum):
@@ -30,6 +29,9 @@ class Op(IntEnum):
     SHORTER = 3  # from the peer, without so many bytes at its end
     STATIC = 4  # from a peer with this static public key
     HUGE = 5  # more bytes than Noise allows
+
+
+OPS: Final = Op
 
 
 class _Side(Handshake):
@@ -54,7 +56,7 @@ class _Side(Handshake):
 
 def _message(step: Step, peer: _Side) -> tuple[bytes, bool]:
     """Return the next message, and whether it is what the peer has sent."""
-    op = step.op % len(Op)
+    op = step.among(Op)
     if op == Op.BYTES or not peer.is_our_turn:
         return step.data, False
     if op == Op.HUGE:
@@ -93,7 +95,7 @@ def run(data: bytes) -> None:
                 if peer.keys is None and not peer.is_our_turn:
                     peer.read(answer)
     except HandshakeError:
-        if is_genuine and all(step.op % len(Op) == Op.GENUINE for step in steps):
+        if is_genuine and all(step.among(Op) == Op.GENUINE for step in steps):
             raise
         return
     _compare(ours, peer, is_genuine)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
-from typing import Final, NamedTuple
+from enum import IntEnum
+from functools import lru_cache
+from typing import Final, NamedTuple, TypeVar
 
 __all__ = ["MAX_STEPS", "Script", "Step", "crossed", "mutated", "parse", "render"]
 
@@ -16,6 +18,8 @@ MAX_STEPS: Final = 48
 """Steps beyond it are not read: more of the same."""
 
 _HEAD: Final = 3
+
+OpT = TypeVar("OpT", bound=IntEnum)
 
 
 class Step(NamedTuple):
@@ -26,6 +30,15 @@ class Step(NamedTuple):
 
     def at(self, index: int) -> int:
         return self.data[index] if index < len(self.data) else 0
+
+    def among(self, ops: type[OpT]) -> OpT:
+        """What the op means to a target; bit 7 is free for something else."""
+        return _members(ops)[(self.op & 0x7F) % len(ops)]
+
+
+@lru_cache(maxsize=None)
+def _members(ops: type[OpT]) -> list[OpT]:
+    return list(ops)
 
 
 class Script(NamedTuple):

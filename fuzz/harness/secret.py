@@ -17,9 +17,8 @@ from protomux import ProtomuxError
 from protomux.streams import SecretStream
 from protomux.streams.noise import PATTERNS
 
-__all__ = ["IS_SCRIPT", "MAX_SIZE", "Op", "run"]
+__all__ = ["MAX_SIZE", "OPS", "Op", "run"]
 
-IS_SCRIPT: Final = True
 MAX_SIZE: Final = 4096
 
 
@@ -40,6 +39,9 @@ class Op(IntEnum):
     RELEASE = 11  # the firewall
     KEEP_ALIVE = 12  # seconds
     DROP = 13  # that many of the bytes that the peer has written
+
+
+OPS: Final = Op
 
 
 class _Transport(asyncio.Transport):
@@ -204,7 +206,7 @@ class _Scene:
         ours, peer = self.ours, self.peer
         wire = ours.transport.unread
         number = int.from_bytes(step.data[:2], "little")
-        match step.op % len(Op):
+        match step.among(Op):
             case Op.BYTES:
                 self.foreign = True
                 # They come in the place of the peer's, which would be as foreign after them.

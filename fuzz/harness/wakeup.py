@@ -19,9 +19,8 @@ from protomux_wakeup import Limits, Peer, Session, Wakeup, messages
 from protomux_wakeup.capability import Capability
 from tests.stepped import WireEnd
 
-__all__ = ["IS_SCRIPT", "MAX_SIZE", "TOPICS", "Op", "run"]
+__all__ = ["MAX_SIZE", "OPS", "TOPICS", "Op", "run"]
 
-IS_SCRIPT: Final = True
 MAX_SIZE: Final = 2048
 
 
@@ -63,6 +62,9 @@ class Op(IntEnum):
     PEER_BATCH = 13  # that many of the frames before it, as one
     PEER_ANNOUNCES = 14  # number, writers
     WHEN_WOKEN = 15  # what on_wakeup does
+
+
+OPS: Final = Op
 
 
 class _Line:
@@ -240,7 +242,7 @@ class _App:
 
     def do(self, step: Step) -> None:
         line = self.lines[step.op >> 7]
-        match (step.op & 0x7F) % len(Op):
+        match step.among(Op):
             case Op.FRAME:
                 line.say(step.data)
             case Op.QUIET:
