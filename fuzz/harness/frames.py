@@ -5,6 +5,7 @@ The first byte says what the rest is: the payload of an open, of a batch, or bod
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 from fuzz.harness.stage import Finding
@@ -65,11 +66,16 @@ def _check(bodies: list[tuple[int, bytes]], frame: bytes) -> None:
         raise Finding(f"{bodies} became {_bodies(frame, position + 1)}")
 
 
+@lru_cache(maxsize=None)
+def _limits(batch: int, frame: int) -> Limits:
+    return Limits(batch_size=batch * 8, frame_size=64 + frame * 4)
+
+
 def _outbox(data: bytes) -> None:
     """Bounds, then bodies, each as channel, size, and that many bytes of its own index."""
     if len(data) < 3:
         return
-    limits = Limits(batch_size=data[1] * 8, frame_size=64 + data[2] * 4)
+    limits = _limits(data[1], data[2])
     outbox = Outbox(limits)
     bodies, frames = [], []
     for index in range(3, len(data) - 2, 3):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 import logging
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NoReturn
 
@@ -58,6 +59,14 @@ for _name in ("protomux", "protomux_wakeup"):
     logging.getLogger(_name).addHandler(_watch)
 
 
+class _Timer(asyncio.TimerHandle):
+    """A timer that does not run when it is cancelled while it is due, as on asyncio's loops."""
+
+    def _run(self) -> None:
+        if not self.cancelled():
+            super()._run()
+
+
 class _Loop(SteppedLoop):
     """A stepped loop that knows its tasks, and fails where one fails unseen."""
 
@@ -72,6 +81,13 @@ class _Loop(SteppedLoop):
         task = super().create_task(coro, **options)
         self.tasks.append(task)
         return task
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., object], *args: Any, **_options: Any
+    ) -> asyncio.TimerHandle:
+        timer = _Timer(when, callback, args, self)
+        heapq.heappush(self._timers, timer)
+        return timer
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         self.unseen = self.unseen or context.get("exception") or Finding(context["message"])

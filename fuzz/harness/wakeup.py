@@ -17,6 +17,7 @@ from protomux import Protomux, ProtomuxError
 from protomux.frames import CONTROL, close_body, encode_batch, encode_frame, open_body, reject_body
 from protomux_wakeup import Limits, Peer, Session, Wakeup, messages
 from protomux_wakeup.capability import Capability
+from protomux_wakeup.limits import Rate
 from tests.stepped import WireEnd
 
 __all__ = ["MAX_SIZE", "OPS", "TOPICS", "Op", "run"]
@@ -39,7 +40,24 @@ TOPICS: Final = (
 _OURS: Final = tuple(Capability(*topic) for topic in TOPICS)
 _KNOWN: Final = (_OURS[0], Capability(b"\x04" * 32, b"\x06" * 32))
 _LIMITS: Final = Limits(
-    held_size=3000, channels=8, waiting_opens=5, waiting_size=300, queued_events=40
+    held_size=3000,
+    channels=8,
+    waiting_opens=5,
+    waiting_size=300,
+    waiting_time=9.0,
+    unsent_size=300,
+    unsent_most=2000,
+    streams=2,
+    announces=Rate(6, 4.0),
+    entries=Rate(30, 10.0),
+    lookups=Rate(6, 4.0),
+    announce_entries=24,
+    merged_entries=4,
+    pending_peers=4,
+    proof_time=12.0,
+    unknown_topics=Rate(4, 1.0),
+    waking=2,
+    queued_events=40,
 )
 
 
@@ -62,6 +80,7 @@ class Op(IntEnum):
     PEER_BATCH = 13  # that many of the frames before it, as one
     PEER_ANNOUNCES = 14  # number, writers
     WHEN_WOKEN = 15  # what on_wakeup does
+    FULL = 16  # 0: the stream takes more
 
 
 OPS: Final = Op
@@ -81,6 +100,15 @@ class _Line:
         if not self.end.is_gone:
             self.said.append(frame)
             self.end.inbox.append(frame)
+
+    def fill(self, is_full: bool) -> None:
+        if self.end.is_gone or is_full is self.end.is_full:
+            return
+        self.end.is_full = is_full
+        if is_full:
+            self.mux.pause_writing()
+        else:
+            self.mux.resume_writing()
 
     def has_proved(self, capability: Capability) -> bool:
         """The right proof is somewhere in what the peer has sent."""
@@ -266,6 +294,8 @@ class _App:
                 self.wakeup.add_stream(line.end)
             case Op.WHEN_WOKEN:
                 self.woken = step.at(0)
+            case Op.FULL:
+                line.fill(bool(step.at(0)))
             case op:
                 self.act_as_peer(line, op, step)
 
