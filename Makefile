@@ -5,9 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
+FUZZ := $(VENV)/.fuzz
 NODE_MODULES := tests/interop/node_modules/.package-lock.json
 
-.PHONY: demo test lint interop-peers vectors bench-open clean
+.PHONY: demo test lint interop-peers vectors corpus fuzz fuzz-long bench-open clean
 
 demo: $(RUNTIME)
 	@$(BIN)/protomux-wakeup demo
@@ -39,6 +40,21 @@ $(NODE_MODULES): tests/interop/package.json tests/interop/package-lock.json
 vectors: $(NODE_MODULES)
 	node tests/golden/generate.mjs
 
+# Writes the inputs that fuzzing begins with anew, from conversations of the originals.
+corpus: $(NODE_MODULES)
+	node fuzz/record.mjs
+
+# Minutes: every harness for 20 seconds, then the state machines as in the tests.
+fuzz: $(FUZZ)
+	$(BIN)/python -m fuzz run
+	$(BIN)/pytest -q fuzz
+
+# Over 10,000,000 executions in some 40 minutes of one core, then the state machines for longer.
+fuzz-long: $(FUZZ)
+	$(BIN)/python -m fuzz run encoding=5000000 frames=4500000 \
+		mux=250000 wakeup=150000 noise=150000 secret=100000
+	FUZZ=long $(BIN)/pytest -q fuzz/test_stack_machine.py
+
 bench-open: $(RUNTIME)
 	$(BIN)/python -m bench open
 
@@ -56,7 +72,11 @@ $(DEV): $(RUNTIME) pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[cli,metrics]' --group dev
 	@touch $@
 
+$(FUZZ): $(DEV)
+	$(BIN)/python -m pip install --quiet --group fuzz
+	@touch $@
+
 clean:
-	rm -rf $(VENV) tests/interop/node_modules build dist .coverage \
+	rm -rf $(VENV) tests/interop/node_modules .fuzz build dist .coverage \
 		.hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

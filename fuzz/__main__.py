@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
+from rich.table import Column, Table
 
 from fuzz import campaign
 from fuzz.campaign import Plan, Result
@@ -67,10 +67,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _table(results: Sequence[Result]) -> Table:
-    table = Table("target")
-    for name in ("executions", "a second", "seconds", "peak MB", "slowest ms", "edges", "corpus"):
-        table.add_column(name, justify="right")
-    table.add_column("crashes")
+    table = Table(Column("target", no_wrap=True))
+    for name in ("runs", "runs/s", "s", "MB", "max ms", "edges", "corpus", "found"):
+        table.add_column(name, justify="right", no_wrap=True)
     for result in (*results, campaign.total(results)):
         table.add_row(
             result.target,
@@ -92,10 +91,9 @@ def _run(arguments: argparse.Namespace) -> int:
         print("fuzzing needs Atheris: pip install --group fuzz", file=sys.stderr)
         return 2
     plans = []
-    for target, runs, _ in arguments.plans or [Plan(target, None, None) for target in TARGETS]:
-        runs = runs or arguments.runs
-        seconds = arguments.seconds or (None if runs else 20)
-        plans.append(Plan(target, runs, seconds))
+    for plan in arguments.plans or [Plan(target, None, None) for target in TARGETS]:
+        runs = plan.runs or arguments.runs
+        plans.append(Plan(plan.target, runs, arguments.seconds or (None if runs else 20)))
     out = arguments.out.resolve()
     console = Console(stderr=True)
     seen: Sequence[Result] = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from typing import Any
 
 import atheris
 
@@ -38,7 +39,7 @@ def main() -> None:
             slowest = took
             print(f"slowest: {took:.6f}", file=sys.stderr, flush=True)
 
-    options = {}
+    options: dict[str, Any] = {}
     if harness.OPS is not None:
         options = {"custom_mutator": _mutated, "custom_crossover": script.crossed}
     # What goes wrong unseen is told by the harness; nobody reads the rest.

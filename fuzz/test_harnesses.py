@@ -1,4 +1,4 @@
-"""Every harness over its corpus and its regressions, without Atheris; and the command around them."""
+"""Every harness over its corpus and regressions, without Atheris, and the command around them."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ def test_inputs_near_the_corpus_hold_no_finding(target: str) -> None:
         if harness.OPS is None:
             data = changed(data, harness.MAX_SIZE)
         else:
-            data = script.crossed(data, choice.choice(seeds), harness.MAX_SIZE, choice.getrandbits(30))
+            data = script.crossed(
+                data, choice.choice(seeds), harness.MAX_SIZE, choice.getrandbits(30)
+            )
             data = script.mutated(data, harness.MAX_SIZE, choice.getrandbits(30), changed)
         assert len(data) <= harness.MAX_SIZE
         harness.run(data)

@@ -16,6 +16,7 @@ inactive, remove, and no more after the end of its session.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections.abc import Iterator
 from typing import Any, Final
@@ -51,8 +52,9 @@ one they disagree about."""
 IDS: Final = (None, None, None, b"\x06" * 32)
 SHARED: Final = (0, 1)
 
-LIMITS: Final = Limits(held_size=3000, unsent_size=300, announces=Rate(6, 4.0))
-"""Small, so that reading pauses and resumes, and announces are merged."""
+LIMITS: Final = Limits(held_size=3000, unsent_size=300, announces=Rate(6, 4.0), proof_time=math.inf)
+"""Small, so that reading pauses and resumes, and announces are merged. Nobody is given up who waits
+for a hook that hangs, since nobody would open the topic again then."""
 
 
 def capability(side: int, topic: int) -> Capability:
@@ -228,7 +230,7 @@ class Stack(RuleBasedStateMachine):
         muxes = [Protomux(end, loop=self.loop, limits=LIMITS) for end in ends]
         line = Line(number, ends, muxes)
         self.lines.append(line)
-        for side, end in enumerate(ends):
+        for side in (0, 1):
             deliver = muxes[side].frame_received
 
             def watched(frame: bytes, side: int = side, deliver: Any = deliver) -> None:
@@ -317,9 +319,9 @@ class Stack(RuleBasedStateMachine):
             moment = self.next_moment()
             session.broadcast_announce([(key, moment) for key in keys])
             if not session.is_destroyed:
-                self.announced.update({
-                    (peer, key): (moment, moment) for peer in session.peers for key in keys
-                })
+                self.announced.update(
+                    {(peer, key): (moment, moment) for peer in session.peers for key in keys}
+                )
 
     @precondition(lambda self: self.listeners)
     @rule(
@@ -353,7 +355,7 @@ class Stack(RuleBasedStateMachine):
         line = self.line(number)
         inbox = line.ends[side].inbox
         # The first stream stays honest, so that there is always one to be affected.
-        if line.number == 0 or not inbox:
+        if line.number == 0 or not inbox or not inbox[0]:
             return
         line.is_spoilt = True
         frame = inbox[0]
@@ -376,7 +378,9 @@ class Stack(RuleBasedStateMachine):
         side=SIDES,
         own_number=st.integers(0, 4),
         topic=TOPICS,
-        what=st.sampled_from(["open", "reject", "close", "lookup", "announce", "info", "open wrongly"]),
+        what=st.sampled_from(
+            ["open", "reject", "close", "lookup", "announce", "info", "open wrongly"]
+        ),
     )
     def forge(self, number: int, side: int, own_number: int, topic: int, what: str) -> None:
         """Say something to `side` that its peer has not said."""
@@ -431,6 +435,7 @@ class Stack(RuleBasedStateMachine):
         self.let_pass(seconds)
 
     def let_pass(self, seconds: float) -> None:
+        self.quiet()
         until = self.loop.now + seconds
         while due := [timer.when() for timer in self.loop.timers if timer.when() <= until]:
             self.loop.advance(max(min(due) - self.loop.now, 0.0))
@@ -438,11 +443,21 @@ class Stack(RuleBasedStateMachine):
         self.loop.advance(until - self.loop.now)
 
     def quiet(self) -> None:
+        """Let everything happen that happens by itself."""
+        if self.is_quiet_after(1000):
+            return
+        # Once an open between two sides that disagree about a capability was lost or doubled, each
+        # takes the answer of the other for a new open, and answers. No stream does that by itself.
+        for line in self.lines:
+            if line.is_spoilt:
+                line.ends[0].abort()
+        assert self.is_quiet_after(1000), "not quiet after 1,000 ticks"
+
+    def is_quiet_after(self, ticks: int) -> bool:
         ends = [end for line in self.lines for end in line.ends]
-        for _ in range(5000):
-            if not any([self.loop.tick(), *(end.deliver() for end in ends)]):
-                return
-        raise AssertionError("not quiet after 5,000 ticks")
+        return not all(
+            any([self.loop.tick(), *(end.deliver() for end in ends)]) for _ in range(ticks)
+        )
 
     @rule()
     def settle(self) -> None:
@@ -452,7 +467,8 @@ class Stack(RuleBasedStateMachine):
                 self.set_full(line, side, False)
         self.quiet()
         for _ in range(20):  # those who said too much are not read for a while
-            if not any(end.inbox for line in self.lines for end in line.ends if line.is_honest):
+            honest = [end for line in self.lines if line.is_honest for end in line.ends]
+            if not any(end.inbox or end.is_paused for end in honest):
                 break
             self.let_pass(1.0)
         self.compare()

@@ -2,7 +2,7 @@
 
     run(data)     one execution; raises for a finding, and for nothing else
     MAX_SIZE      bytes of an input beyond which nothing new can be reached
-    OPS           what the steps of its inputs mean, where those are scripts (see `script`); else None
+    OPS           what the steps of its inputs mean where those are scripts (see `script`), or None
 
 None of them knows Atheris: the tests run them over the corpus without it.
 """

@@ -5,7 +5,7 @@ The first byte says what the rest is: the payload of an open, of a batch, or bod
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Final
 
 from fuzz.harness.stage import Finding
@@ -66,7 +66,7 @@ def _check(bodies: list[tuple[int, bytes]], frame: bytes) -> None:
         raise Finding(f"{bodies} became {_bodies(frame, position + 1)}")
 
 
-@lru_cache(maxsize=None)
+@cache
 def _limits(batch: int, frame: int) -> Limits:
     return Limits(batch_size=batch * 8, frame_size=64 + frame * 4)
 

@@ -20,6 +20,7 @@ __all__ = ["MAX_SIZE", "OPS", "Op", "run"]
 
 MAX_SIZE: Final = 1024
 
+
 class Op(IntEnum):
     """Where the next message of the peer comes from."""
 

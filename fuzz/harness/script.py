@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable
 from enum import IntEnum
-from functools import lru_cache
 from typing import Final, NamedTuple, TypeVar
 
 __all__ = ["MAX_STEPS", "Script", "Step", "crossed", "mutated", "parse", "render"]
@@ -33,12 +32,7 @@ class Step(NamedTuple):
 
     def among(self, ops: type[OpT]) -> OpT:
         """What the op means to a target; bit 7 is free for something else."""
-        return _members(ops)[(self.op & 0x7F) % len(ops)]
-
-
-@lru_cache(maxsize=None)
-def _members(ops: type[OpT]) -> list[OpT]:
-    return list(ops)
+        return ops((self.op & 0x7F) % len(ops))
 
 
 class Script(NamedTuple):
@@ -50,7 +44,7 @@ class Script(NamedTuple):
 
 def parse(data: bytes) -> Script:
     """Read a script; what is cut short is as long as it is."""
-    steps = []
+    steps: list[Step] = []
     position = 1
     while position < len(data) and len(steps) < MAX_STEPS:
         size = int.from_bytes(data[position + 1 : position + _HEAD], "little")
@@ -63,9 +57,9 @@ def parse(data: bytes) -> Script:
 def render(scene: int, steps: Iterable[Step]) -> bytes:
     """Return the bytes of a script."""
     parts = [bytes([scene])]
-    for op, data in steps:
-        data = data[:0xFFFF]
-        parts += (bytes([op]), len(data).to_bytes(2, "little"), data)
+    for step in steps:
+        data = step.data[:0xFFFF]
+        parts += (bytes([step.op]), len(data).to_bytes(2, "little"), data)
     return b"".join(parts)
 
 

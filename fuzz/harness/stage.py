@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
 import logging
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from protomux import Protomux, ProtomuxError
 from tests.stepped import SteppedLoop, WireEnd
 
-__all__ = ["Deliberate", "Finding", "NullReceiver", "Stage", "check_error", "check_mux_is_empty", "stage"]
+__all__ = [
+    "Deliberate",
+    "Finding",
+    "NullReceiver",
+    "Stage",
+    "check_error",
+    "check_mux_is_empty",
+    "stage",
+]
 
 _MOST_TICKS: Final = 20_000
 
@@ -59,14 +66,6 @@ for _name in ("protomux", "protomux_wakeup"):
     logging.getLogger(_name).addHandler(_watch)
 
 
-class _Timer(asyncio.TimerHandle):
-    """A timer that does not run when it is cancelled while it is due, as on asyncio's loops."""
-
-    def _run(self) -> None:
-        if not self.cancelled():
-            super()._run()
-
-
 class _Loop(SteppedLoop):
     """A stepped loop that knows its tasks, and fails where one fails unseen."""
 
@@ -81,13 +80,6 @@ class _Loop(SteppedLoop):
         task = super().create_task(coro, **options)
         self.tasks.append(task)
         return task
-
-    def call_at(  # type: ignore[override]
-        self, when: float, callback: Callable[..., object], *args: Any, **_options: Any
-    ) -> asyncio.TimerHandle:
-        timer = _Timer(when, callback, args, self)
-        heapq.heappush(self._timers, timer)
-        return timer
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         self.unseen = self.unseen or context.get("exception") or Finding(context["message"])
@@ -190,5 +182,5 @@ def check_mux_is_empty(mux: Protomux) -> None:
     if list(mux) or not mux.is_idle():
         raise Finding(f"channels left: {list(mux)}")
     for name, table in vars(mux._board).items():
-        if name != "pair_callbacks" and hasattr(table, "__len__") and len(table) > 0:
+        if hasattr(table, "__len__") and len(table) > 0:
             raise Finding(f"left in {name}: {table!r}")
