@@ -14,7 +14,7 @@ from typing import Final, Protocol, cast
 
 __all__ = ["TARGETS", "Harness", "load"]
 
-TARGETS: Final = ("encoding", "frames", "mux", "wakeup", "noise", "secret")
+TARGETS: Final = ("encoding", "frames", "mux", "wakeup", "noise", "secret", "dissect")
 """Names of the targets, which are the modules of this package that have a `run`."""
 
 

@@ -1,4 +1,4 @@
-// The payloads of frames, for `harness/encoding.py` and `harness/frames.py`.
+// Frames and their payloads, for the harnesses `encoding`, `frames` and `dissect`.
 
 import { unhex } from '../../tests/golden/originals.mjs'
 import { keep, vectors } from './corpus.mjs'
@@ -9,8 +9,20 @@ const ENCODINGS = { uint: 0, int: 1, fixed32: 2, fixed64: 3, buffer: 5, optional
 const OPEN = 0
 const BATCH = 1
 const MOST = 256
+// As `CASES` in twins.py counts them, and what harness/dissect.py has behind them.
+const [FRAME, CONVERSATION] = [15, 17]
 
 export function pieces (frames) {
+  let said = [Buffer.from([CONVERSATION])]
+  for (const [index, frame] of frames.entries()) {
+    if (frame.length >= 200) continue
+    keep('dissect', `frame ${index}`, Buffer.concat([Buffer.from([FRAME]), frame]))
+    if (Buffer.concat(said).length + frame.length > 250) {
+      keep('dissect', `conversation ${index}`, Buffer.concat(said))
+      said = said.slice(0, 1)
+    }
+    said.push(Buffer.from([frame.length]), frame)
+  }
   for (const [index, frame] of frames.entries()) {
     if (frame[0] !== 0 || frame[1] > 1) continue
     const kind = frame[1] === 1 ? OPEN : BATCH
