@@ -51,8 +51,8 @@ fuzz: $(FUZZ)
 
 # Over 10,000,000 executions in some 40 minutes of one core, then the state machines for longer.
 fuzz-long: $(FUZZ)
-	$(BIN)/python -m fuzz run encoding=4000000 frames=3500000 dissect=2000000 \
-		mux=250000 wakeup=150000 noise=150000 secret=100000
+	$(BIN)/python -m fuzz run encoding=7000000 frames=2000000 dissect=500000 \
+		mux=200000 wakeup=150000 noise=100000 secret=60000
 	FUZZ=long $(BIN)/pytest -q fuzz/test_stack_machine.py
 
 bench-open: $(RUNTIME)
