@@ -25,6 +25,9 @@ __all__ = ["SLICE", "Intake"]
 SLICE: Final = 256
 """Messages after which the loop gets a turn: 1 to 3 ms of work, and the turn costs 1 % of that."""
 
+_CONTROL_COST: Final = 8
+"""An open costs as much as so many messages, with the channel that is made for it."""
+
 
 class Intake:
     """Hands on every message of a stream, in order.
@@ -145,6 +148,7 @@ class Intake:
                     self._count = 0
                     self._go_on(self._bodies)
                     return
+                self._left -= _CONTROL_COST - 1
             self.receive(channel, frame, position, len(frame))
         except Exception as error:  # an application's encoding may raise anything
             self._fail(error)
@@ -156,7 +160,7 @@ class Intake:
     def _go_on(self, bodies: Iterator[tuple[int, int, int]]) -> None:
         """Hand on bodies of the batch in hand, until it or the turn is over."""
         for channel, start, end in bodies:
-            self._left -= 1
+            self._left -= 1 if channel != CONTROL else _CONTROL_COST
             self._count += 1
             if end > start:  # else the batch has only switched to another channel
                 self.receive(channel, self._frame, start, end)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from protomux import LimitExceeded, Protomux
 from protomux_wakeup.limits import Limits
@@ -10,6 +11,10 @@ from protomux_wakeup.metrics import Stats
 from protomux_wakeup.throttle import TokenBucket
 
 __all__ = ["Carrier"]
+
+
+_WRONG_PROOF: Final = 64
+"""Opens that a wrong proof counts for: an honest peer has none, a hostile one makes us hash."""
 
 
 class Carrier:
@@ -28,7 +33,7 @@ class Carrier:
         "_announces",
         "_entries",
         "_lookups",
-        "_unknown",
+        "_topics",
         "limits",
         "mux",
         "on_close",
@@ -52,7 +57,7 @@ class Carrier:
         self._announces = TokenBucket(limits.announces, now)
         self._entries = TokenBucket(limits.entries, now)
         self._lookups = TokenBucket(limits.lookups, now)
-        self._unknown = TokenBucket(limits.unknown_topics, now)
+        self._topics = TokenBucket(limits.asked_topics, now)
 
     @property
     def is_shared(self) -> bool:
@@ -68,9 +73,13 @@ class Carrier:
         """The peer sent a lookup, or an info."""
         self._pause(self._lookups.take(1, self.mux.loop.time()))
 
-    def may_wake(self) -> bool:
-        """Tell whether the application may be asked about one more topic that is not here."""
-        return self._unknown.take_if_there(1, self.mux.loop.time())
+    def may_open(self) -> bool:
+        """Tell whether the peer may open one more topic by itself."""
+        return self._topics.take_if_there(1, self.mux.loop.time())
+
+    def proved_wrong(self) -> None:
+        """The peer sent a wrong proof."""
+        self._topics.take(_WRONG_PROOF, self.mux.loop.time())
 
     def overflow(self, what: str, most: int) -> None:
         """Destroy the stream: its peer is past a bound of `most` such things."""

@@ -47,11 +47,13 @@ class Limits(protomux.Limits):
         pending_peers: peers of all topics and streams that were asked for their proof and have
             not answered; one more closes the channel of the one that waits longest. Default
             1,048,576.
-        proof_time: seconds that a peer has to prove the capability; then its channel is closed. It
-            may open the topic again. Default 60, twice what a pair callback may take by default.
-        unknown_topics: opens of topics that have no session here, of a stream, about which
-            `on_wakeup` is asked; more are rejected unasked. Default 65,536 at once and 1,024 a
-            second.
+        proof_time: seconds that a peer has to prove the capability; then its channel is closed,
+            and either side may open the topic again. Default 300: a peer that is there and does not
+            answer for so long has lost its stream, or has a callback that never ends.
+        asked_topics: opens of a stream that we had not sent one for, whether the topic is here or
+            `on_wakeup` is asked about it; more are rejected unasked. One that brings a wrong proof
+            counts 64 times. Default 65,536 at once, twice the topics of the largest node that we
+            measure with, and 1,024 a second.
         waking: async `on_wakeup` hooks that run at once, over all streams; a peer whose open comes
             on top is rejected. Default 65,536.
         queued_events: entries that may wait in one `Session.events()` for the application, where
@@ -67,7 +69,7 @@ class Limits(protomux.Limits):
     announce_entries: int = MAX_ARRAY
     merged_entries: int = MAX_ARRAY
     pending_peers: int = 1_048_576
-    proof_time: float = 60.0
-    unknown_topics: Rate = Rate(65_536, 1_024)
+    proof_time: float = 300.0
+    asked_topics: Rate = Rate(65_536, 1_024)
     waking: int = 65_536
     queued_events: int = 262_144

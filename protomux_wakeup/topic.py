@@ -260,6 +260,7 @@ class Topic:
         if not self.capability.verify(
             handshake.capability, not stream.is_initiator, stream.handshake_hash
         ):
+            peer.carrier.proved_wrong()
             channel.close()
             return
         del self._pending[peer]

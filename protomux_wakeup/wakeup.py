@@ -219,9 +219,9 @@ class Wakeup:
 
     def _on_pair(self, id: bytes | None, carrier: Carrier) -> object:
         """A peer opens a topic that is not open here."""
-        if id is None or self._answer(id, carrier) or self._on_wakeup is None:
+        if id is None or not carrier.may_open() or self._answer(id, carrier):
             return None
-        if len(self._waking) >= self._limits.waking or not carrier.may_wake():
+        if self._on_wakeup is None or len(self._waking) >= self._limits.waking:
             return None
         result = self._on_wakeup(id, carrier.mux)
         if not is_pending(result):

@@ -55,7 +55,7 @@ _LIMITS: Final = Limits(
     merged_entries=4,
     pending_peers=4,
     proof_time=12.0,
-    unknown_topics=Rate(4, 1.0),
+    asked_topics=Rate(4, 1.0),
     waking=2,
     queued_events=40,
 )

@@ -43,7 +43,7 @@ _MOST_TURNS: Final = 100_000
 """Loop ticks in which a mux reads a frame that has the most messages, twenty times over."""
 
 _ALL: Final = Rate(2**53, 2**53)
-_LIMITS: Final = Limits(announces=_ALL, entries=_ALL, lookups=_ALL, unknown_topics=_ALL)
+_LIMITS: Final = Limits(announces=_ALL, entries=_ALL, lookups=_ALL, asked_topics=_ALL)
 
 
 class ReplayedStream(BaseStream):

@@ -933,10 +933,11 @@ async def test_opens_that_wait_do_not_stop_reading() -> None:
     for number in range(1, 1001):
         peer.open(number, "foo", number.to_bytes(2, "little"), bytes(40))
     peer.open(1001, "foo", b"one too many", bytes(40))
-    await ticks()
-    assert not stream_of(a)._is_paused
+    await until(lambda: peer.frames)
+    await until(lambda: not stream_of(a)._is_paused)
     assert peer.bodies() == [(0, b"\x02" + uint.encode(1001))]
     release.set()
+    await until(lambda: a._board._waiting == 0)
     await ticks()
     assert len(peer.bodies()) == 1000
     assert a._board._waiting == a._board._waiting_size == 0

@@ -221,8 +221,8 @@ def test_one_stream_too_many_for_a_single_session_is_destroyed_as_well() -> None
     failed(a, "at most 1 streams, one more came")
 
 
-def test_who_opens_too_many_unknown_topics_is_rejected_unasked() -> None:
-    stage = Stage(unknown_topics=Rate(3, 1))
+def test_who_opens_too_many_topics_is_rejected_unasked() -> None:
+    stage = Stage(asked_topics=Rate(3, 1))
     _, peer = stage.peer()
     for number in range(1, 6):
         peer.open(number, "wakeup", bytes([number]) * 32)
@@ -283,3 +283,23 @@ def test_a_wrong_proof_leaves_nothing_and_tells_nobody() -> None:
     assert (counts.lookups, counts.announces, counts.turns) == (0, 0, 0)
     assert session.topic.pending_peers == session.peers == ()
     assert stage.loop.timers == []
+
+
+def test_wrong_proofs_are_soon_too_many() -> None:
+    stage = Stage(asked_topics=Rate(200, 1))
+    session = stage.wakeup.session(CAPABILITY, active=False)
+    end, peer = stage.peer()
+    stage.settle()
+    answers = []
+    for _ in range(6):
+        peer.open_topic(1, proof=bytes(32))
+        stage.settle()
+        answers.append([body[0] for _, body in peer.bodies()])
+    # An open and a close four times, then rejects.
+    assert answers == [[1, 3]] * 4 + [[2]] * 2
+    assert session.peers == ()
+    assert not end.is_gone
+    stage.pass_time(3600)
+    peer.open_topic(1)
+    stage.settle()
+    assert len(session.peers) == 1
