@@ -5,7 +5,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
-FUZZ := $(VENV)/.fuzz
 NODE_MODULES := tests/interop/node_modules/.package-lock.json
 
 .PHONY: demo test lint interop-peers vectors corpus fuzz fuzz-long bench-open clean
@@ -45,12 +44,12 @@ corpus: $(NODE_MODULES)
 	node fuzz/record.mjs
 
 # Minutes: every harness for 20 seconds, then the state machines as in the tests.
-fuzz: $(FUZZ)
+fuzz: $(DEV)
 	$(BIN)/python -m fuzz run
 	$(BIN)/pytest -q fuzz
 
 # Over 10,000,000 executions in some 40 minutes of one core, then the state machines for longer.
-fuzz-long: $(FUZZ)
+fuzz-long: $(DEV)
 	$(BIN)/python -m fuzz run encoding=7000000 frames=2000000 dissect=500000 \
 		mux=200000 wakeup=150000 noise=100000 secret=60000
 	FUZZ=long $(BIN)/pytest -q fuzz/test_stack_machine.py
@@ -70,10 +69,6 @@ $(RUNTIME): $(BIN)/python pyproject.toml
 
 $(DEV): $(RUNTIME) pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[cli,metrics]' --group dev
-	@touch $@
-
-$(FUZZ): $(DEV)
-	$(BIN)/python -m pip install --quiet --group fuzz
 	@touch $@
 
 clean:
