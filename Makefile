@@ -7,7 +7,7 @@ RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
 NODE_MODULES := tests/interop/node_modules/.package-lock.json
 
-.PHONY: demo test lint interop-peers vectors corpus fuzz fuzz-long bench-open clean
+.PHONY: demo test lint interop-peers vectors corpus fuzz fuzz-long bench-open bench-attacks clean
 
 demo: $(RUNTIME)
 	@$(BIN)/protomux-wakeup demo
@@ -56,6 +56,10 @@ fuzz-long: $(DEV)
 
 bench-open: $(RUNTIME)
 	$(BIN)/python -m bench open
+
+# Every attack at full size, ours beside the originals.
+bench-attacks: $(DEV) $(NODE_MODULES)
+	$(BIN)/python -m bench attacks --victim both
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
