@@ -1,64 +1,122 @@
 """Pair callbacks: whom to ask for a channel that the peer opens. Knows no channel, and no numbers.
 
-An async callback may take its time, up to a bound; then it is cancelled, as it is when the stream
-is gone. Only some run at once, what is asked on top waits for its turn. Either way whoever asked
-gets exactly one answer, or none once nobody is asked any more.
+A callback is called at once. What an `async def` has to do beyond that runs as a task, and only
+some of those at once; the others wait for their turn. A `Question` that nobody waits for any more
+is cancelled: its task, or what has not begun.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeAlias
 
-from protomux.deadlines import Deadlines
 from protomux.hooks import is_pending, settle
-from protomux.limits import Limits
 from protomux.pairing import Key
 
-__all__ = ["PairCallback", "PairCallbacks"]
+__all__ = ["PairCallback", "PairCallbacks", "Question"]
+
+_log = logging.getLogger("protomux")
 
 PairCallback: TypeAlias = Callable[[bytes | None], object]
 """callback(id), plain or async: create and open a channel, or leave it."""
 
 
-class _Question:
-    """A question that is not answered: its async callback runs, or waits for its turn."""
+class Question:
+    """An async callback that has not ended.
 
-    __slots__ = ("answered", "callback", "id", "task")
+    Attributes:
+        callback: who was asked.
+    """
+
+    __slots__ = ("_answered", "_asked", "_pending", "_task", "callback")
 
     def __init__(
-        self, callback: PairCallback, id: bytes | None, answered: Callable[[], None]
+        self,
+        asked: PairCallbacks,
+        callback: PairCallback,
+        pending: Awaitable[Any],
+        answered: Callable[[], None],
     ) -> None:
         self.callback = callback
-        self.id = id
-        self.answered = answered
-        self.task: asyncio.Future[Any] | None = None
+        self._asked = asked
+        self._pending = pending
+        self._answered: Callable[[], None] | None = answered
+        self._task: asyncio.Future[Any] | None = None
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Run what the callback began, as far as it is ours: a future is the application's."""
+        pending = self._pending
+        if isinstance(pending, asyncio.Future):
+            pending = asyncio.shield(pending)
+        self._task = settle(pending, loop, self._ended)
+
+    def cancel(self) -> None:
+        """Nobody waits for the answer any more."""
+        if self._answered is not None:
+            self._answered = None
+            self._asked.forget(self)
+            if self._task is not None:
+                self._task.cancel()
+            else:
+                self._close()
+
+    def paired(self) -> None:
+        """What it was asked about is paired: it may run for as long as it likes."""
+        self._asked.let_run(self)
+
+    def _close(self) -> None:
+        """Let go of what was perhaps never awaited."""
+        if isinstance(self._pending, Coroutine) or hasattr(self._pending, "close"):
+            self._pending.close()
+
+    def _ended(self, _result: object, error: BaseException | None) -> None:
+        answered, self._answered = self._answered, None
+        self._close()
+        self._asked.ended(self)
+        if isinstance(error, Exception):
+            if answered is None:
+                _log.warning("a pair callback failed that was given up", exc_info=error)
+            else:
+                self._asked.fail(error)
+        elif answered is not None:
+            answered()
 
 
 class PairCallbacks:
-    """The pair callbacks of one mux; an async one that raises goes to `fail(error)`."""
+    """The pair callbacks of one mux, and their questions.
+
+    Attributes:
+        fail: where errors of async callbacks go.
+    """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, limits: Limits, fail: Callable[[Exception], None]
+        self, loop: asyncio.AbstractEventLoop, most: int, fail: Callable[[Exception], None]
     ) -> None:
+        """Run at most `most` async callbacks at once on `loop`."""
+        self.fail = fail
         self._loop = loop
-        self._fail = fail
-        self._most = limits.pair_callbacks
+        self._most = most
         self._callbacks: dict[Key, PairCallback] = {}
-        self._questions: Deadlines[_Question] = Deadlines(loop, limits.waiting_time, self._give_up)
-        self._running = 0
-        self._queue: deque[_Question] = deque()
+        self._running: set[Question] = set()
+        self._waiting: OrderedDict[Question, None] = OrderedDict()
 
     def set(self, key: Key, callback: PairCallback) -> None:
         """Ask `callback` about `key` from now on."""
         self._callbacks[key] = callback
 
-    def remove(self, key: Key, callback: PairCallback | None) -> None:
-        """Forget the callback of `key`, or only if it is `callback` still."""
-        if callback is None or self._callbacks.get(key) is callback:
-            self._callbacks.pop(key, None)
+    def remove(self, key: Key, callback: PairCallback | None) -> list[Question]:
+        """Forget the callback of `key`, or only if it is `callback` still.
+
+        Returns its questions that have no answer yet.
+        """
+        found = self._callbacks.get(key)
+        if found is None or (callback is not None and found is not callback):
+            return []
+        del self._callbacks[key]
+        return [each for each in (*self._running, *self._waiting) if each.callback is found]
 
     def find(self, protocol: str, id: bytes | None) -> PairCallback | None:
         """Return the callback of (protocol, id), else the one of the whole protocol."""
@@ -66,63 +124,51 @@ class PairCallbacks:
 
     def ask(
         self, callback: PairCallback | None, id: bytes | None, answered: Callable[[], None]
-    ) -> None:
+    ) -> Question | None:
         """Call `callback(id)`, if there is one, and `answered()` when it has ended.
 
-        What a plain callback raises is raised here.
+        Returns the question while it has no answer. What the call raises is raised here.
         """
-        if callback is None:
+        try:
+            result = None if callback is None else callback(id)
+        except asyncio.CancelledError:
+            result = None  # as of an async one: somebody wanted it to end
+        if callback is None or not is_pending(result):
             answered()
-            return
-        question = _Question(callback, id, answered)
-        if self._running < self._most:
-            self._ask(question)
+            return None
+        question = Question(self, callback, result, answered)
+        if len(self._running) < self._most:
+            self._start(question)
         else:
-            self._questions.add(question)
-            self._queue.append(question)
+            self._waiting[question] = None
+        return question
 
     def clear(self) -> None:
         """Ask nobody any more, and forget whom to ask."""
         self._callbacks.clear()
-        self._queue.clear()
-        questions = list(self._questions)
-        self._questions.clear()
-        for question in questions:
-            if question.task is not None:
-                question.task.cancel()
+        for question in (*self._waiting, *self._running):
+            question.cancel()
 
-    def _ask(self, question: _Question) -> None:
-        try:
-            result = question.callback(question.id)
-        except asyncio.CancelledError:
-            result = None  # as of an async one: somebody wanted it to end
-        if not is_pending(result):
-            self._questions.discard(question)  # where it had to wait
-            question.answered()
-            return
-        self._running += 1
-        self._questions.add(question)
-        question.task = settle(result, self._loop, lambda _, error: self._ended(question, error))
+    # For the questions.
 
-    def _ended(self, question: _Question, error: BaseException | None) -> None:
-        """An async callback has ended; the next has its turn."""
-        self._running -= 1
-        if self._questions.discard(question):  # else nobody waits for its answer any more
-            if isinstance(error, Exception):
-                self._fail(error)
-            else:
-                question.answered()
-        while self._queue and self._running < self._most:
-            waiting = self._queue.popleft()
-            if waiting in self._questions:  # else it has waited for too long
-                try:
-                    self._ask(waiting)
-                except Exception as failure:  # of a plain callback
-                    self._questions.discard(waiting)
-                    self._fail(failure)
+    def forget(self, question: Question) -> None:
+        """`question` does not wait for its turn any more."""
+        self._waiting.pop(question, None)
 
-    def _give_up(self, question: _Question) -> None:
-        """It takes too long."""
-        if question.task is not None:
-            question.task.cancel()
-        question.answered()
+    def let_run(self, question: Question) -> None:
+        """Count `question` no more among those that run."""
+        self._running.discard(question)
+        self._start_waiting()
+
+    def ended(self, question: Question) -> None:
+        """The task of `question` has ended: the next has its turn."""
+        self._running.discard(question)
+        self._start_waiting()
+
+    def _start_waiting(self) -> None:
+        while self._waiting and len(self._running) < self._most:
+            self._start(self._waiting.popitem(last=False)[0])
+
+    def _start(self, question: Question) -> None:
+        self._running.add(question)
+        question.start(self._loop)

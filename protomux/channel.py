@@ -102,6 +102,14 @@ class Link(Protocol):
         """Undo one `cork`."""
         ...
 
+    def hook_started(self) -> None:
+        """An async hook runs."""
+        ...
+
+    def hook_ended(self) -> None:
+        """An async hook has ended."""
+        ...
+
     def fail(self, error: Exception) -> None:
         """Destroy the stream with `error`."""
         ...
@@ -300,10 +308,12 @@ class Channel:
             return
         if is_pending(result):
             self._running += 1
+            self._link.hook_started()
             settle(result, self._link.loop, self._hook_settled)
 
     def _hook_settled(self, _result: object, error: BaseException | None) -> None:
         self._running -= 1
+        self._link.hook_ended()
         if isinstance(error, Exception):
             self._fail(error)
         self._destroy_if_done()

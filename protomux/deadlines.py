@@ -7,6 +7,7 @@ however many wait.
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from math import isfinite
 from typing import Generic, TypeVar
@@ -31,7 +32,7 @@ class Deadlines(Generic[T]):
         self._loop = loop
         self._seconds = seconds
         self._expire = expire
-        self._due: dict[T, float] = {}
+        self._due: OrderedDict[T, float] = OrderedDict()  # a dict is slow to give its first
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
@@ -73,9 +74,7 @@ class Deadlines(Generic[T]):
     def _fire(self) -> None:
         self._timer = None
         now = self._loop.time()
-        for item, due in list(self._due.items()):
-            if due > now:
-                break
-            if self.discard(item):  # else what expired before took it along
-                self._expire(item)
+        while self._due and next(iter(self._due.values())) <= now:
+            item, _ = self._due.popitem(last=False)
+            self._expire(item)
         self._arm()

@@ -2,9 +2,9 @@
 
 Knows batches and the turns of the event loop, nothing of channels.
 
-One legal frame may hold millions of messages. After `SLICE` of them the loop gets a turn, so that
-no peer keeps the others waiting, and the stream is asked to wait meanwhile. Whoever wants reading
-paused for another reason stops the batch in hand as well, not only the next frame.
+One legal frame may hold millions of messages. After `SLICE` of them, or `TURN` seconds, the loop
+gets a turn, so that no peer keeps the others waiting, and the stream is asked to wait meanwhile.
+Who pauses the stream stops the next frame, who pauses the intake the batch in hand as well.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
+from math import inf
 from typing import Final
 
 from protomux.encoding import uint
@@ -20,10 +21,19 @@ from protomux.frames import CONTROL, Control, iter_batch
 from protomux.limits import Limits
 from protomux.streams.base import FramedStream
 
-__all__ = ["SLICE", "Intake"]
+__all__ = ["SLICE", "TURN", "Intake"]
 
 SLICE: Final = 256
-"""Messages after which the loop gets a turn: 1 to 3 ms of work, and the turn costs 1 % of that."""
+"""Messages after which the loop gets a turn: 1 to 3 ms without the application's hooks, and the
+turn costs 1 % of that."""
+
+TURN: Final = 0.005
+"""Seconds after which it gets one too, looked at every `_LOOK` messages: hooks may be slow."""
+
+_LOOK: Final = 16
+
+_BREATH: Final = 1.0
+"""Seconds without a pause after which a peer is taken to keep within its rates."""
 
 _CONTROL_COST: Final = 8
 """An open costs as much as so many messages, with the channel that is made for it."""
@@ -52,11 +62,14 @@ class Intake:
         self._limits = limits
         self._loop = loop
         self._pauses = 0
+        self._stream_pauses = 0
         self._left = SLICE
+        self._turn_began = 0.0
         self._turn_is_due = False
         self._stream_is_paused = False
         self._is_closed = False
         self._timer: asyncio.TimerHandle | None = None
+        self._paused_since = self._paused_until = -inf
         self._ended: Callable[[], None] | None = None
         # the batch in hand
         self._frame = b""
@@ -68,11 +81,11 @@ class Intake:
 
     def take(self, frame: bytes) -> None:
         """A frame came."""
-        if self._is_closed or not frame:
+        if self._is_closed:
             return
         if len(frame) > self._limits.frame_size:
             self._fail(_too_much(self._limits.frame_size, "bytes in a frame", len(frame)))
-        elif self._pauses or self._turn_is_due:
+        elif self._pauses or self._stream_pauses or self._turn_is_due:
             self._frames.append(frame)
             self._frames_size += len(frame)
             if self._frames_size > self._limits.frame_size:
@@ -82,10 +95,13 @@ class Intake:
             self._take(frame)
 
     def pause(self) -> None:
-        """Hand on nothing until `resume()` has been called as often."""
+        """Hand on nothing until `resume()` has been called as often.
+
+        After the end, when nobody is left to wait for, what is not handed on is dropped.
+        """
         self._pauses += 1
         if self._ended is not None:
-            self.close()  # nobody is left to wait for
+            self.close()
         self._update_stream()
 
     def resume(self) -> None:
@@ -95,26 +111,52 @@ class Intake:
             self._turn_is_due = True
             self._loop.call_soon(self._next_turn)
 
+    def pause_stream(self) -> None:
+        """Take no new frame until `resume_stream()` has been called as often."""
+        self._stream_pauses += 1
+        self._update_stream()
+
+    def resume_stream(self) -> None:
+        """Undo one `pause_stream()`; what waits is handed on in a later tick."""
+        self._stream_pauses -= 1
+        if self._frames:
+            self._yield()
+        self._update_stream()
+
     def pause_for(self, seconds: float) -> None:
-        """Hand on nothing for so many seconds; a longer pause of this kind goes on."""
-        if self._is_closed:
+        """Hand on nothing for so many seconds; a longer pause of this kind goes on.
+
+        Who is paused for `Limits.paused_time` without a second in between has no end of it.
+        """
+        if self._is_closed or self._ended is not None:
             return
-        until = self._loop.time() + seconds
+        now = self._loop.time()
+        until = now + seconds
+        if now - self._paused_until > _BREATH:
+            self._paused_since = now
+        self._paused_until = max(self._paused_until, until)
+        if until - self._paused_since > self._limits.paused_time:
+            most = self._limits.paused_time
+            self._fail(LimitExceeded(f"expected a peer that is paused for {most} s at most"))
+            return
         if self._timer is None:
             self.pause()
         elif self._timer.when() >= until:
             return
         else:
             self._timer.cancel()
-        if not self._is_closed:
-            self._timer = self._loop.call_at(until, self._end_pause)
+        self._timer = self._loop.call_at(until, self._end_pause)
 
     def end(self, ended: Callable[[], None]) -> None:
         """No more will come: call `ended()` when what did come was handed on.
 
-        Only turns of the loop are waited for, nobody who wants reading paused: what is left then
-        is dropped.
+        Only turns of the loop are waited for. Who said too much need not wait now; what nobody
+        here will ever want is dropped.
         """
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            self._pauses -= 1
         if self._is_closed or self._pauses:
             self.close()
             ended()
@@ -138,6 +180,9 @@ class Intake:
             self._loop.call_soon(self._ended)
 
     def _take(self, frame: bytes) -> None:
+        if not frame:
+            self._count_step(1)
+            return
         try:
             channel, position = uint.decode(frame, 0, len(frame))
             if channel == CONTROL:
@@ -148,33 +193,40 @@ class Intake:
                     self._count = 0
                     self._go_on(self._bodies)
                     return
-                self._left -= _CONTROL_COST - 1
+                self._count_step(_CONTROL_COST)
+            else:
+                self._count_step(1)
             self.receive(channel, frame, position, len(frame))
         except Exception as error:  # an application's encoding may raise anything
             self._fail(error)
-            return
-        self._left -= 1
-        if self._left <= 0:
-            self._yield()
 
     def _go_on(self, bodies: Iterator[tuple[int, int, int]]) -> None:
         """Hand on bodies of the batch in hand, until it or the turn is over."""
         for channel, start, end in bodies:
-            self._left -= 1 if channel != CONTROL else _CONTROL_COST
-            self._count += 1
+            self._count_step(1 if channel != CONTROL else _CONTROL_COST)
             if end > start:  # else the batch has only switched to another channel
+                self._count += 1
                 self.receive(channel, self._frame, start, end)
             if self._is_closed:
                 return
-            if self._left <= 0:
+            if self._pauses or self._turn_is_due:
                 self._check_count()
-                self._yield()
-                return
-            if self._pauses:
                 return
         self._check_count()
         self._bodies = None
         self._frame = b""
+
+    def _count_step(self, cost: int) -> None:
+        """Count a message; ask for a turn of the loop when there were enough."""
+        left = self._left = self._left - cost
+        if left <= 0:
+            self._yield()
+        elif left // _LOOK != (left + cost) // _LOOK:
+            now = self._loop.time()
+            if left + cost >= SLICE - _LOOK:
+                self._turn_began = now
+            elif now - self._turn_began > TURN:
+                self._yield()
 
     def _check_count(self) -> None:
         most = self._limits.batch_messages
@@ -200,7 +252,7 @@ class Intake:
                     self._go_on(self._bodies)
                 except Exception as error:
                     self._fail(error)
-            elif self._frames:
+            elif self._frames and not self._stream_pauses:
                 frame = self._frames.popleft()
                 self._frames_size -= len(frame)
                 self._take(frame)
@@ -212,7 +264,7 @@ class Intake:
         self._update_stream()
 
     def _update_stream(self) -> None:
-        is_paused = self._pauses > 0 or self._turn_is_due
+        is_paused = self._pauses > 0 or self._stream_pauses > 0 or self._turn_is_due
         if is_paused is not self._stream_is_paused and not self._is_closed:
             self._stream_is_paused = is_paused
             if is_paused:

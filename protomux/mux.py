@@ -16,7 +16,6 @@ from protomux.asking import PairCallback
 from protomux.channel import Channel, MessageSpec
 from protomux.encoding import BytesLike, Encoding, string
 from protomux.errors import EncodingError
-from protomux.held import HeldBytes
 from protomux.intake import Intake
 from protomux.limits import Limits
 from protomux.outbox import FrameWriter
@@ -43,6 +42,7 @@ class Protomux:
     Attributes:
         stream: the stream it runs on, a `protomux.streams.FramedStream`.
         loop: the event loop it lives on.
+        limits: the bounds that it keeps.
 
     Iterating a mux gives its channels that are opened here and not closed.
     """
@@ -64,12 +64,13 @@ class Protomux:
             raise ValueError(f"expected a stream without a receiver, got {stream!r}")
         self.stream = stream
         self.loop = asyncio.get_running_loop() if loop is None else loop
+        self.limits = limits
         self._error: Exception | None = None
+        self._drained_up_to = 0
         self._close_callbacks: list[Callable[[Exception | None], object]] = []
-        self._writer = FrameWriter(stream, self._drain, limits, self.loop)
+        self._writer = FrameWriter(stream, self._drain, self.destroy, limits, self.loop)
         self._intake = Intake(stream, self.destroy, limits, self.loop)
-        held = HeldBytes(self._intake, limits)
-        self._board = Switchboard(self._writer, held, self.destroy, limits, self.loop)
+        self._board = Switchboard(self._writer, self._intake, self.destroy, limits, self.loop)
         self._intake.receive = self._board.receive
         stream.set_receiver(self)
 
@@ -132,8 +133,11 @@ class Protomux:
         *,
         callback: PairCallback | None = None,
     ) -> None:
-        """Forget the callback of (protocol, id), or only if it is `callback` still."""
-        self._board.pair_callbacks.remove(_key(protocol, id), callback)
+        """Forget the callback of (protocol, id), or only if it is `callback` still.
+
+        Where it is async and has not ended, it is cancelled, and what it was asked about rejected.
+        """
+        self._board.stop_asking(self._board.pair_callbacks.remove(_key(protocol, id), callback))
 
     def create_channel(
         self,
@@ -253,7 +257,16 @@ class Protomux:
         self._writer.set_ready(True)
 
     def _drain(self) -> None:
-        for channel in self:
+        """Tell the channels in turn that the stream keeps up, for as long as it does.
+
+        Who was not told when it was full again is told first the next time.
+        """
+        channels = [channel for channel in self if channel.on_drain is not None]
+        for _ in channels:
+            if not self._writer.drained:
+                break
+            channel = channels[self._drained_up_to % len(channels)]
+            self._drained_up_to += 1
             if not channel.is_closed:  # by the hook of another
                 channel.drain()
 

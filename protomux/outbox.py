@@ -74,19 +74,21 @@ class Outbox:
 class FrameWriter:
     """Writes what is sent during a loop tick at its end, or when the last cork is gone.
 
-    `on_drain()` is called whenever `drained` has become True again. A stream that does not keep
-    up with more than `Limits.unsent_most` bytes is aborted.
+    `on_drain()` is called whenever `drained` has become True again, `fail(error)` when the stream
+    loses a frame or does not keep up with more than `Limits.unsent_most` bytes.
     """
 
     def __init__(
         self,
         stream: FramedStream,
         on_drain: Callable[[], None],
+        fail: Callable[[Exception], None],
         limits: Limits,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._stream = stream
         self._on_drain = on_drain
+        self._fail = fail
         self._limits = limits
         self._loop = loop
         self._outbox = Outbox(limits)
@@ -138,8 +140,8 @@ class FrameWriter:
     def set_ready(self, is_ready: bool) -> None:
         """The stream takes more, or does not."""
         self._is_ready = is_ready
-        self._unsent = 0
         if is_ready:
+            self._unsent = 0
             self._drain()
         else:
             self._drain_is_owed = True
@@ -178,8 +180,7 @@ class FrameWriter:
                 self._is_ready = False
                 self._drain_is_owed = True
         except Exception as error:  # a stream that loses a frame is of no use any more
-            self.close()
-            self._stream.abort(error)
+            self._fail(error)
 
     def _drain(self) -> None:
         if self._drain_is_owed and self.drained:

@@ -9,14 +9,26 @@ before it lets go of its channel's number.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Generic, TypeAlias, TypeVar
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
-__all__ = ["Key", "PairingTable", "RemoteChannel", "Rendezvous"]
+__all__ = ["Inquiry", "Key", "PairingTable", "RemoteChannel", "Rendezvous"]
 
 Key: TypeAlias = tuple[str, bytes | None]
 """(protocol, id)"""
 
 OwnT = TypeVar("OwnT")
+
+
+class Inquiry(Protocol):
+    """A pair callback that was asked about an open and has not ended."""
+
+    def cancel(self) -> None:
+        """Nobody waits for its answer any more."""
+        ...
+
+    def paired(self) -> None:
+        """What it was asked about is paired."""
+        ...
 
 
 class RemoteChannel(Generic[OwnT]):
@@ -30,9 +42,23 @@ class RemoteChannel(Generic[OwnT]):
         held_size: what it counts for among the bytes that are held.
         own: our channel, once one has opened for it.
         is_closed: the peer closed it while it still waited.
+        place: where it waits for one of ours.
+        size: bytes of its open, while it waits.
+        question: the pair callback that was asked about it, while that runs.
     """
 
-    __slots__ = ("handshake", "held", "held_size", "is_closed", "number", "own", "protocol")
+    __slots__ = (
+        "handshake",
+        "held",
+        "held_size",
+        "is_closed",
+        "number",
+        "own",
+        "place",
+        "protocol",
+        "question",
+        "size",
+    )
 
     def __init__(self, number: int, protocol: str, handshake: bytes) -> None:
         self.number = number
@@ -42,6 +68,9 @@ class RemoteChannel(Generic[OwnT]):
         self.held_size = 0
         self.own: OwnT | None = None
         self.is_closed = False
+        self.place: Rendezvous[OwnT] | None = None
+        self.size = 0
+        self.question: Inquiry | None = None
 
 
 class Rendezvous(Generic[OwnT]):
@@ -108,8 +137,21 @@ class Rendezvous(Generic[OwnT]):
         open of ours for the answer to its own first.
         """
         if has_reservation:
-            self.reserved -= 1
+            self.release()
         return self.incoming.pop(0) if self.incoming else None
+
+    def release(self) -> None:
+        """A channel that had a reservation needs it no more."""
+        if self.reserved:  # else what it was for has waited for too long
+            self.reserved -= 1
+
+    def give_up(self, remote: RemoteChannel[OwnT]) -> bool:
+        """Let an open go that has waited too long, reserved or not; tell whether it waited here."""
+        if remote not in self.incoming:
+            return False
+        self.incoming.remove(remote)
+        self.reserved = min(self.reserved, len(self.incoming))
+        return True
 
     def take_unreserved(self) -> list[RemoteChannel[OwnT]]:
         """Remove and return the opens to reject: nobody was created for them."""

@@ -14,17 +14,19 @@ past the highest.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from protomux.asking import PairCallbacks
 from protomux.channel import Channel
+from protomux.deadlines import Deadlines
 from protomux.encoding import uint
 from protomux.errors import LimitExceeded, ProtocolError, StreamClosed
 from protomux.frames import CONTROL, Control, Open, close_body, open_body, reject_body
 from protomux.held import HELD_OVERHEAD, HeldBytes
+from protomux.intake import Intake
 from protomux.limits import Limits
 from protomux.outbox import FrameWriter
-from protomux.pairing import PairingTable, RemoteChannel, Rendezvous
+from protomux.pairing import Inquiry, PairingTable, RemoteChannel, Rendezvous
 
 __all__ = ["OwnLink", "Switchboard"]
 
@@ -103,6 +105,14 @@ class OwnLink:
         """Undo one `cork`."""
         self.board.writer.uncork()
 
+    def hook_started(self) -> None:
+        """An async hook runs."""
+        self.board.count_hooks(1)
+
+    def hook_ended(self) -> None:
+        """An async hook has ended."""
+        self.board.count_hooks(-1)
+
     def fail(self, error: Exception) -> None:
         """Destroy the stream with `error`."""
         self.board.fail(error)
@@ -121,21 +131,23 @@ class Switchboard:
     def __init__(
         self,
         writer: FrameWriter,
-        held: HeldBytes,
+        intake: Intake,
         fail: Callable[[Exception], None],
         limits: Limits,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        """Send by `writer`, count in `held` what waits, and `fail(error)` to destroy the stream."""
+        """Send by `writer`, pause `intake`, and `fail(error)` to destroy the stream."""
         self.writer = writer
-        self.held = held
+        self.intake = intake
+        self.held = HeldBytes(intake, limits)
         self.fail = fail
         self.limits = limits
         self.loop = loop
         self.is_gone = False
         self.is_lost = False
         self.places: PairingTable[OwnLink] = PairingTable()
-        self.pair_callbacks = PairCallbacks(loop, limits, fail)
+        self.pair_callbacks = PairCallbacks(loop, limits.pair_callbacks, fail)
+        self._hooks = 0
         # our channels
         self._links: dict[int, OwnLink] = {}
         self._unopened: dict[OwnLink, None] = {}
@@ -145,7 +157,9 @@ class Switchboard:
         # the peer's channels
         self._remotes: dict[int, RemoteChannel[OwnLink]] = {}
         self._remote_highest = 0
-        self._waiting = 0
+        self._waiting: Deadlines[RemoteChannel[OwnLink]] = Deadlines(
+            loop, limits.waiting_time, self._give_up
+        )
         self._waiting_size = 0
 
     def __len__(self) -> int:
@@ -181,6 +195,16 @@ class Switchboard:
         self._unopened[link] = None
         return True
 
+    def count_hooks(self, change: int) -> None:
+        """Read nothing while more async hooks run than may."""
+        was_busy = self._hooks > self.limits.hooks
+        self._hooks += change
+        is_busy = self._hooks > self.limits.hooks
+        if is_busy and not was_busy:
+            self.intake.pause()
+        elif was_busy and not is_busy:
+            self.intake.resume()
+
     def lose(self) -> None:
         """The stream is gone: every channel closes, and nothing is left of the peer."""
         self.is_gone = self.is_lost = True
@@ -190,7 +214,8 @@ class Switchboard:
         self.pair_callbacks.clear()
         self.places.clear()
         self._free.clear()
-        self._highest = self._waiting = self._waiting_size = self.held.size = 0
+        self._waiting.clear()
+        self._highest = self._waiting_size = self.held.size = 0
         for link in links:
             link.remote = None
             if not link.channel.is_closed:  # by the hook of another
@@ -218,6 +243,8 @@ class Switchboard:
             return
         # Answer under the name that the peer used: it may not know our other one.
         self._waited(remote)
+        if remote.question is not None:
+            remote.question.paired()
         remote.own, link.remote = link, remote
         self._send_open(link, remote.protocol, handshake)
         # on_open waits for the end of the tick, so that whoever opens the channel here can
@@ -239,7 +266,7 @@ class Switchboard:
             del self._unopened[link]
             if link.has_reservation:
                 place = link.place.current
-                place.reserved -= 1
+                place.release()
                 self._settle_place(place)
             return
         self.writer.send(CONTROL, close_body(link.number))
@@ -332,11 +359,14 @@ class Switchboard:
                 f"got one of {longest}"
             )
         self._remote_highest = max(self._remote_highest, number)
+        remote: RemoteChannel[OwnLink]
         place = self.places.find(protocol, id)
         if place is None or not place.outgoing:
-            self._receive_unexpected(place, number, protocol, id, data[handshake:end])
+            remote = RemoteChannel(number, protocol, data[handshake:end])
+            remote.size = end - start
+            self._receive_unexpected(place, remote, id)
             return
-        remote: RemoteChannel[OwnLink] = RemoteChannel(number, protocol, data[handshake:end])
+        remote = RemoteChannel(number, protocol, data[handshake:end])
         own_number, link = place.outgoing.popitem(last=False)
         del self._unanswered[own_number]
         if link is None:
@@ -356,44 +386,65 @@ class Switchboard:
     def _receive_unexpected(
         self,
         place: Rendezvous[OwnLink] | None,
-        number: int,
-        protocol: str,
+        remote: RemoteChannel[OwnLink],
         id: bytes | None,
-        handshake: bytes,
     ) -> None:
         """An open that nobody here has sent one for: it waits, or is rejected."""
-        callback = self.pair_callbacks.find(protocol, id)
+        callback = self.pair_callbacks.find(remote.protocol, id)
         if (
             (place is None and callback is None)  # nobody will ever want it
             or len(self._remotes) >= self.limits.channels
-            or self._waiting >= self.limits.waiting_opens
-            or self._waiting_size + len(handshake) > self.limits.waiting_size
+            or len(self._waiting) >= self.limits.waiting_opens
+            or self._waiting_size + remote.size > self.limits.waiting_size
         ):
-            self.writer.send(CONTROL, reject_body(number))
+            self.writer.send(CONTROL, reject_body(remote.number))
             return
-        place = self.places.at(protocol, id)
-        remote: RemoteChannel[OwnLink] = RemoteChannel(number, protocol, handshake)
-        self._remotes[number] = remote
-        self._waiting += 1
-        self._waiting_size += len(handshake)
+        remote.place = place = self.places.at(remote.protocol, id)
+        self._remotes[remote.number] = remote
+        self._waiting.add(remote)
+        self._waiting_size += remote.size
         place.incoming.append(remote)
         place.offers += 1
-        self.pair_callbacks.ask(callback, id, lambda: self._answered(place))
+        remote.question = self.pair_callbacks.ask(callback, id, lambda: self._answered(remote))
 
-    def _answered(self, place: Rendezvous[OwnLink]) -> None:
-        """A pair callback that was asked for an open at `place` has said all that it will."""
+    def _answered(self, remote: RemoteChannel[OwnLink]) -> None:
+        """The pair callback that was asked about `remote` has said all that it will."""
+        remote.question = None
         if not self.is_gone:
-            place = place.current
+            assert remote.place is not None
+            place = remote.place.current
             place.offers -= 1
             self._settle_place(place)
+
+    def stop_asking(self, questions: Iterable[Inquiry]) -> None:
+        """Reject what `questions` were asked about: whoever was to answer is not asked any more."""
+        stopped = set(questions)
+        for remote in list(self._waiting):
+            if remote.question in stopped:
+                self._give_up(remote)
+
+    def _give_up(self, remote: RemoteChannel[OwnLink]) -> None:
+        """`remote` has waited for too long."""
+        assert remote.place is not None
+        place = remote.place.current
+        question, remote.question = remote.question, None
+        if question is not None:
+            question.cancel()
+            place.offers -= 1
+        if place.give_up(remote):
+            self._reject(remote)
+        self._settle_place(place)
+
+    def _reject(self, remote: RemoteChannel[OwnLink]) -> None:
+        self._waited(remote)
+        self._drop_remote(remote)
+        self.writer.send(CONTROL, reject_body(remote.number))
 
     def _settle_place(self, place: Rendezvous[OwnLink]) -> None:
         """Reject what nobody here wants, once no pair callback can want it any more."""
         if place.offers == 0:
             for remote in place.take_unreserved():
-                self._waited(remote)
-                self._drop_remote(remote)
-                self.writer.send(CONTROL, reject_body(remote.number))
+                self._reject(remote)
         self.places.forget_if_idle(place)
 
     def _receive_reject(self, number: int) -> None:
@@ -440,8 +491,8 @@ class Switchboard:
         self.held.release(size)
 
     def _waited(self, remote: RemoteChannel[OwnLink]) -> None:
-        self._waiting -= 1
-        self._waiting_size -= len(remote.handshake)
+        self._waiting.discard(remote)
+        self._waiting_size -= remote.size
 
     def _drop_remote(self, remote: RemoteChannel[OwnLink]) -> None:
         self._remotes.pop(remote.number, None)

@@ -1,7 +1,8 @@
 """What waits for a peer that does not keep up. Knows messages, no channel.
 
-A hint says "at least this long", so a log's newest length takes the place of the one before; a
-lookup and an info take the place of those before them. So what waits is bounded by what there is
+A hint says "at least this long", so a log's newest length takes the place of the one before, and an
+info that of the one before. Lookups become one: with a hash if all had that hash, else without any,
+because a peer may leave a lookup unanswered for its hash. So what waits is bounded by what there is
 to tell, however often it is told.
 """
 
@@ -11,12 +12,17 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Final
 
+from protomux.outbox import FRAME_OVERHEAD
 from protomux_wakeup.messages import Info, Lookup
 
 __all__ = ["ANNOUNCE_ENTRIES", "Backlog"]
 
 ANNOUNCE_ENTRIES: Final = 4096
 """Entries in an announce of what waited: some 150 KB, twice what makes a stream say "wait"."""
+
+
+_LARGEST_ENTRY: Final = 32 + 9
+"""Bytes of a key and of the longest integer."""
 
 
 class Backlog:
@@ -40,15 +46,15 @@ class Backlog:
             self._lengths[bytes(key)] = length
 
     def look_up(self, lookup: Lookup) -> None:
-        """Ask `lookup`, in place of the question before."""
-        self._lookup = lookup
+        """Ask `lookup`, together with the question before."""
+        self._lookup = lookup if self._lookup in (None, lookup) else Lookup(None)
 
     def inform(self, info: Info) -> None:
         """Say `info`, in place of what was to be said before."""
         self._info = info
 
-    def take(self) -> Info | Lookup | list[tuple[bytes, int]] | None:
-        """Remove and return the next message; None if nothing waits."""
+    def take(self, frame_size: int) -> Info | Lookup | list[tuple[bytes, int]] | None:
+        """Remove and return the next message, that fits a frame; None if nothing waits."""
         if self._info is not None:
             info, self._info = self._info, None
             return info
@@ -56,6 +62,7 @@ class Backlog:
             lookup, self._lookup = self._lookup, None
             return lookup
         if self._lengths:
-            keys = list(islice(self._lengths, ANNOUNCE_ENTRIES))
+            entries = max(1, min(ANNOUNCE_ENTRIES, (frame_size - FRAME_OVERHEAD) // _LARGEST_ENTRY))
+            keys = list(islice(self._lengths, entries))
             return [(key, self._lengths.pop(key)) for key in keys]
         return None

@@ -24,7 +24,6 @@ class Carrier:
         mux: the mux of the stream.
         limits: the bounds of the `Wakeup`.
         stats: where it counts.
-        is_shared: all active topics are opened on it, not only single ones.
         on_pair: what the mux was told to call for wakeup channels; None unless `is_shared`.
         on_close: what the mux was told to call at its end.
     """

@@ -40,10 +40,10 @@ class Limits(protomux.Limits):
         lookups: lookups and infos of a stream, likewise. Default 65,536 at once and 1,024 a second:
             a lookup is small and its answer may not be.
         announce_entries: entries in one announce of a peer; more destroy its stream. Default
-            1,048,576, the bound of the encoding itself.
-        merged_entries: logs of which news wait for one peer that does not keep up; with more it
-            counts as dead and is destroyed. There is one entry for a log, with the newest length.
-            Default 1,048,576: what one announce can say can also wait.
+            1,048,576, the bound of the encoding itself; a frame has room for half as many.
+        merged_entries: logs of which news wait for one peer that does not keep up; one that is
+            told of more while it does not counts as dead and is destroyed. There is one entry for a
+            log, with the newest length. Default 1,048,576: what one announce can say can also wait.
         pending_peers: peers of all topics and streams that were asked for their proof and have
             not answered; one more closes the channel of the one that waits longest. Default
             1,048,576.
@@ -54,12 +54,10 @@ class Limits(protomux.Limits):
             `on_wakeup` is asked about it; more are rejected unasked. One that brings a wrong proof
             counts 64 times. Default 65,536 at once, twice the topics of the largest node that we
             measure with, and 1,024 a second.
-        waking: async `on_wakeup` hooks that run at once, over all streams; a peer whose open comes
-            on top is rejected. Default 65,536.
         queued_events: entries that may wait in one `Session.events()` for the application, where
-            an event counts as one and an announce as one more for each of its writers. When one
-            does not fit, the stream of the peer of whom most waits is destroyed, and its announces
-            and lookups are dropped. Default 262,144, some 50 MB at worst.
+            an event counts as one and an announce as one more for each of its writers; one event
+            always may. When one does not fit, the stream of which most waits is destroyed, and what
+            its peers said is dropped. Default 262,144, some 50 MB at worst.
     """
 
     streams: int = 16_384
@@ -71,5 +69,14 @@ class Limits(protomux.Limits):
     pending_peers: int = 1_048_576
     proof_time: float = 300.0
     asked_topics: Rate = Rate(65_536, 1_024)
-    waking: int = 65_536
     queued_events: int = 262_144
+
+    def __post_init__(self) -> None:
+        """Raise TypeError for a rate that is no `Rate`, ValueError for a number below 0."""
+        protomux.Limits.__post_init__(self)
+        for name in ("announces", "entries", "lookups", "asked_topics"):
+            rate = getattr(self, name)
+            if not isinstance(rate, Rate):
+                raise TypeError(f"expected a Rate for {name}, got {rate!r}")
+            if not (rate.burst >= 0 and rate.per_second >= 0):
+                raise ValueError(f"expected {name} of 0 or more, got {rate!r}")

@@ -138,12 +138,13 @@ class Peer:
             except LimitExceeded:
                 pass  # too large for a frame, so it goes in parts
         messages.announce.encode(writers)
+        was_behind = self._backlog is not None
         backlog = self._wait()
         backlog.announce(writers)
-        self._flush()
         most = self.carrier.limits.merged_entries
-        if backlog.logs > most:
+        if was_behind and backlog.logs > most:
             self.carrier.overflow("logs of which news wait for a peer that does not read", most)
+        self._flush()
         return False
 
     def send_info(self, is_active: bool) -> bool:
@@ -181,7 +182,7 @@ class Peer:
         """Send what waits while the stream keeps up."""
         backlog = self._backlog
         while backlog is not None and self.channel.drained:
-            message = backlog.take()
+            message = backlog.take(self.carrier.mux.limits.frame_size)
             if message is None:
                 self._forget_backlog()
                 break

@@ -262,7 +262,7 @@ class Session:
             guilty = events.put(event)
             if guilty is not None:
                 most = self._limits.queued_events
-                guilty.carrier.overflow("entries that wait for the application", most)
+                guilty.overflow("entries that wait for the application", most)
         hook = self._hooks.get(name)
         if hook is not None:
             event.peer.channel.run_hook(hook, *args)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast, runtime_checkable
 
 from protomux import Protomux, ProtomuxError
+from protomux.crypto import KEY_SIZE
 from protomux.deadlines import Deadlines
 from protomux.encoding import BytesLike
 from protomux.hooks import is_pending
@@ -36,6 +37,28 @@ GC_TICKS: Final = 5
 @runtime_checkable
 class _Opens(Protocol):
     async def wait_opened(self) -> None: ...
+
+
+class _Waking:
+    """An async `on_wakeup` hook, and what comes right after it.
+
+    Right after, because a session that the hook made may find the proof to be wrong in the next
+    tick, and would be answered once more then.
+    """
+
+    def __init__(self, hook: Awaitable[Any], answer: Callable[[], object]) -> None:
+        # A future is the application's own, and may serve others: it is not cancelled with ours.
+        self._hook = asyncio.shield(hook) if isinstance(hook, asyncio.Future) else hook
+        self._answer = answer
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        yield from self._hook.__await__()
+        self._answer()
+
+    def close(self) -> None:
+        """It will not be awaited, or was."""
+        if isinstance(self._hook, Coroutine):
+            self._hook.close()
 
 
 class Wakeup:
@@ -72,7 +95,6 @@ class Wakeup:
         self._carriers: dict[Protomux, Carrier] = {}
         self._announce = messages.AnnounceEncoding(limits.announce_entries)
         self._pending: Deadlines[Peer] | None = None
-        self._waking: set[asyncio.Task[None]] = set()
         self._opening: set[asyncio.Task[None]] = set()
         self._idle: dict[Topic, int] = {}
         self._gc_timer: asyncio.TimerHandle | None = None
@@ -172,8 +194,8 @@ class Wakeup:
         if self._is_destroyed:
             return
         self._is_destroyed = True
-        for pending in (*self._opening, *self._waking):
-            pending.cancel()
+        for task in self._opening:
+            task.cancel()
         for topic in list(self._topics.values()):
             topic.destroy()
         for carrier in self._carriers.values():
@@ -219,33 +241,15 @@ class Wakeup:
 
     def _on_pair(self, id: bytes | None, carrier: Carrier) -> object:
         """A peer opens a topic that is not open here."""
-        if id is None or not carrier.may_open() or self._answer(id, carrier):
+        if id is None or len(id) != KEY_SIZE or not carrier.may_open():
             return None
-        if self._on_wakeup is None or len(self._waking) >= self._limits.waking:
+        if self._answer(id, carrier) or self._on_wakeup is None:
             return None
         result = self._on_wakeup(id, carrier.mux)
-        if not is_pending(result):
-            self._answer(id, carrier)
-            return None
-        # One task for both: the answer must go out in the very tick in which the hook ends, before
-        # a session that the hook has made has found the proof to be wrong.
-        task = carrier.mux.loop.create_task(self._answer_after(result, id, carrier))
-        self._waking.add(task)
-
-        def ended(task: asyncio.Task[None]) -> None:
-            self._waking.discard(task)
-            # A task that is cancelled before its first step has awaited nothing.
-            if isinstance(result, Coroutine):
-                result.close()
-            elif isinstance(result, asyncio.Future):
-                result.cancel()
-
-        task.add_done_callback(ended)
-        return task
-
-    async def _answer_after(self, pending: Awaitable[Any], id: bytes, carrier: Carrier) -> None:
-        await pending
+        if is_pending(result):
+            return _Waking(result, lambda: self._answer(id, carrier))
         self._answer(id, carrier)
+        return None
 
     def _answer(self, id: bytes, carrier: Carrier) -> bool:
         topic = self._topics.get(id)

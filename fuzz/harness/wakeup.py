@@ -56,7 +56,6 @@ _LIMITS: Final = Limits(
     pending_peers=4,
     proof_time=12.0,
     asked_topics=Rate(4, 1.0),
-    waking=2,
     queued_events=40,
 )
 

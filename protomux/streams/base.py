@@ -93,7 +93,11 @@ class FramedStream(Protocol):
         ...
 
     def abort(self, error: Exception | None = None, /) -> None:
-        """Close at once; what is not sent is lost. The receiver is told of `error`."""
+        """Close at once; what is not sent is lost.
+
+        The receiver is told of `error`, or of a StreamClosed: None would be an orderly close, after
+        which what has come is still taken.
+        """
         ...
 
     async def wait_closed(self) -> None:
@@ -145,7 +149,10 @@ class BaseStream(ABC):
 
     @abstractmethod
     def abort(self, error: Exception | None = None) -> None:
-        """Close at once; what is not sent is lost. The receiver is told of `error`."""
+        """Close at once; what is not sent is lost.
+
+        The receiver is told of `error`, or of StreamClosed.
+        """
 
     @abstractmethod
     def _pump(self) -> None:

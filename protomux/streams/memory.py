@@ -95,6 +95,7 @@ class MemoryStream(BaseStream):
             self._is_closing = self._has_ended = True
             self._inbox.clear()
             self._other._inbox.clear()
+            error = error or StreamClosed("the stream was aborted")
             self._loop.call_soon(self._lose, error)
             self._loop.call_soon(self._other._lose, StreamClosed("the other end aborted"))
 

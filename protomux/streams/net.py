@@ -200,7 +200,7 @@ class Server:
         await self.wait_closed()
 
     def _accept(self) -> SecretStream:
-        if len(self._opening) >= self._limits.handshakes:
+        if self._opening and len(self._opening) >= self._limits.handshakes:
             oldest = next(iter(self._opening))
             del self._opening[oldest]
             oldest.abort(

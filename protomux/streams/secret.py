@@ -228,6 +228,9 @@ class SecretStream(BaseStream, asyncio.Protocol):
 
     def abort(self, error: Exception | None = None) -> None:
         """Close the transport at once; what is not sent is lost."""
+        self._cut(error or StreamClosed("the stream was aborted"))
+
+    def _cut(self, error: Exception | None) -> None:
         if self._is_dead:
             return
         self._is_aborted = True
@@ -330,7 +333,7 @@ class SecretStream(BaseStream, asyncio.Protocol):
         if self._peer_has_ended:
             if self._can_take or (not buffer and (self._has_ended or self._receiver is None)):
                 self._answer_end()
-            elif not buffer and self._deadline is None:
+            elif self._deadline is None:
                 # Who does not read now may have answers for what it has; but not for ever.
                 self._deadline = self._loop.call_later(CLOSE_TIMEOUT, self._answer_end)
         elif self._can_take or len(buffer) <= _HIGH_WATER:
@@ -458,7 +461,7 @@ class SecretStream(BaseStream, asyncio.Protocol):
             return
         transport = self._transport
         if transport is None or (self._encryptor is None and not self._early):
-            self.abort()
+            self._cut(None)  # there is nothing to flush
             return
         self._watch_close(None)
         if self._encryptor is None:
@@ -485,7 +488,9 @@ class SecretStream(BaseStream, asyncio.Protocol):
     def _answer_end(self) -> None:
         """The peer has ended its half and all that it sent is taken."""
         assert self._transport is not None
-        if self._buffer:
+        if self._buffer and not self._can_take:
+            self.abort(StreamClosed(f"nobody took what the peer sent within {CLOSE_TIMEOUT} s"))
+        elif self._buffer:
             self.abort(ProtocolError("the stream ended inside a message"))
         elif self._phase is not _Phase.FRAMES:
             self.abort(HandshakeError("the peer closed before the handshake was complete"))

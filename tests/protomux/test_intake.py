@@ -169,8 +169,22 @@ def test_an_orderly_end_waits_for_the_batch_in_hand() -> None:
 
 def test_an_end_does_not_wait_for_whoever_pauses() -> None:
     taken = Taken()
-    taken.intake.pause_for(60)
+    taken.intake.pause()
+    taken.intake.take(batch(3))
     taken.intake.end(taken.ended)
+    assert taken.ends == 1
+    assert taken.loop.timers == []
+
+
+def test_who_said_too_much_need_not_wait_after_the_end() -> None:
+    taken = Taken()
+    taken.intake.pause_for(60)
+    taken.intake.take(batch(3))
+    taken.on_body = lambda: taken.intake.pause_for(60)
+    taken.intake.end(taken.ended)
+    while taken.loop.tick():
+        pass
+    assert len(taken.bodies) == 3
     assert taken.ends == 1
     assert taken.loop.timers == []
 
@@ -180,7 +194,7 @@ def test_a_pause_after_the_end_drops_the_rest() -> None:
 
     def pause() -> None:
         if len(taken.bodies) == SLICE + 1:
-            taken.intake.pause_for(60)
+            taken.intake.pause()
 
     taken.on_body = pause
     taken.intake.take(batch(3 * SLICE))
@@ -190,6 +204,64 @@ def test_a_pause_after_the_end_drops_the_rest() -> None:
     assert len(taken.bodies) == SLICE + 1
     assert taken.ends == 1
     assert taken.loop.timers == []
+
+
+def test_a_stream_pause_lets_the_batch_in_hand_go_on() -> None:
+    taken = Taken()
+    taken.on_body = lambda: len(taken.bodies) == 3 and taken.intake.pause_stream()  # type: ignore[func-returns-value]
+    taken.intake.take(batch(2 * SLICE))
+    while taken.loop.tick():
+        pass
+    assert len(taken.bodies) == 2 * SLICE
+    assert taken.stream.is_paused
+    taken.intake.take(encode_frame(9, b"\x01"))  # it was on the way
+    assert len(taken.bodies) == 2 * SLICE
+    taken.intake.resume_stream()
+    while taken.loop.tick():
+        pass
+    assert taken.bodies[-1] == (9, b"\x01")
+    assert not taken.stream.is_paused
+
+
+def test_slow_hooks_make_a_turn_shorter() -> None:
+    taken = Taken()
+
+    def take_long() -> None:
+        taken.loop.now += 0.001
+
+    taken.on_body = take_long
+    taken.intake.take(batch(SLICE))
+    assert len(taken.bodies) < 40
+    while taken.loop.tick():
+        pass
+    assert len(taken.bodies) == SLICE
+
+
+def test_empty_frames_count_as_well() -> None:
+    taken = Taken()
+    for _ in range(SLICE):
+        assert not taken.stream.is_paused
+        taken.intake.take(b"")
+    assert taken.stream.is_paused
+
+
+def test_who_is_always_paused_has_an_end() -> None:
+    taken = Taken(Limits(paused_time=10))
+    for _ in range(9):
+        taken.intake.pause_for(1)
+        taken.loop.advance(1)
+        taken.loop.tick()
+        taken.loop.tick()
+    taken.loop.advance(1.5)  # it keeps within its rates for a while
+    for _ in range(10):
+        assert not taken.errors
+        taken.intake.pause_for(1)
+        taken.loop.advance(1)
+        taken.loop.tick()
+        taken.loop.tick()
+    taken.intake.pause_for(1)
+    (error,) = taken.errors
+    assert "paused for 10 s at most" in str(error)
 
 
 def test_after_the_close_nothing_comes() -> None:

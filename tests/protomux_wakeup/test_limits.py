@@ -122,7 +122,7 @@ def test_who_says_too_much_is_paused_and_loses_nothing(kind: str) -> None:
 
 
 def test_a_pause_for_a_rate_ends_with_the_stream() -> None:
-    stage = Stage(lookups=Rate(1, 0))
+    stage = Stage(lookups=Rate(1, 0.1))
     stage.wakeup.session(CAPABILITY)
     end, peer = stage.peer()
     peer.open_topic(1)
@@ -239,36 +239,45 @@ def test_who_opens_too_many_topics_is_rejected_unasked() -> None:
     assert stage.asked[-1] == b"\x07" * 32
 
 
-def test_only_so_many_wakeup_hooks_run_at_once() -> None:
-    stage = Stage(waking=2)
-    stage.is_async = True
-    _, peer = stage.peer()
-    for number in range(1, 4):
-        peer.open(number, "wakeup", bytes([number]) * 32)
-    stage.settle()
-    assert [id[0] for id in stage.asked] == [1, 2]
-    assert peer.bodies() == [(0, b"\x02\x03")]
-    stage.answers[0].set_result(None)
-    stage.settle()
-    assert peer.bodies() == [(0, b"\x02\x01")]
-    peer.open(1, "wakeup", b"\x04" * 32)
-    stage.settle()
-    assert [id[0] for id in stage.asked] == [1, 2, 4]
-    stage.wakeup.destroy()
-    stage.settle()
-    assert all(answer.done() for answer in stage.answers)
-
-
-def test_a_wakeup_hook_that_takes_too_long_is_cancelled() -> None:
+def test_a_wakeup_hook_that_takes_too_long_is_given_up_and_the_future_left_to_its_owner() -> None:
     stage = Stage()
     stage.is_async = True
     _, peer = stage.peer()
     peer.open(1, "wakeup", ID, messages.handshake.encode(messages.Handshake(0, OTHER, True)))
     stage.settle()
     stage.pass_time(30)
-    assert stage.answers[0].cancelled()
+    assert not stage.answers[0].done()
     assert peer.bodies() == [(0, b"\x02\x01")]
     assert stage.loop.timers == []
+    stage.answers[0].set_result(None)
+    stage.settle()
+    assert peer.bodies() == []
+
+
+def test_the_hooks_of_a_wakeup_end_with_it_and_the_stream_goes_on() -> None:
+    stage = Stage(pair_callbacks=1)
+    stage.is_async = True
+    end, peer = stage.peer()
+    for number in range(1, 4):
+        peer.open(number, "wakeup", bytes([number]) * 32)
+    stage.settle()
+    assert len(stage.asked) == 3
+    stage.wakeup.destroy()
+    stage.settle()
+    assert sorted(peer.bodies()) == [(0, bytes([2, number])) for number in range(1, 4)]
+    assert not end.is_gone
+    assert stage.loop.timers == []
+
+
+def test_an_id_that_is_none_of_wakeup_is_rejected_unasked() -> None:
+    stage = Stage()
+    _, peer = stage.peer()
+    peer.open(1, "wakeup", bytes(31))
+    peer.open(2, "wakeup", bytes(33))
+    peer.open(3, "wakeup")
+    stage.settle()
+    assert stage.asked == []
+    assert peer.bodies() == [(0, bytes([2, number])) for number in range(1, 4)]
 
 
 def test_a_wrong_proof_leaves_nothing_and_tells_nobody() -> None:

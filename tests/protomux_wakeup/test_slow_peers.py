@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import tracemalloc
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -55,8 +56,8 @@ async def test_news_are_merged_and_the_newest_length_is_told() -> None:
     (one,) = session.peers
     for length in range(1000):
         assert not session.announce(one, [(key_of(length % 3), length)])
-    assert not session.lookup(one)
-    assert not session.lookup(one, b"\x05" * 32)
+    for _ in range(3):
+        assert not session.lookup(one, b"\x05" * 32)
     session.inactive()
     session.active()
     session.inactive()
@@ -73,6 +74,43 @@ async def test_news_are_merged_and_the_newest_length_is_told() -> None:
     assert session.announce(one, [(key_of(9), 9)])  # and again at once from here on
     await ticks()
     assert told(peer) == [[Writer(key_of(9), 9)]]
+
+
+async def test_lookups_with_different_hashes_become_one_without() -> None:
+    wakeup = Wakeup()
+    session = wakeup.session(CAPABILITY)
+    _, peer = await stuck(wakeup, session)
+    (one,) = session.peers
+    session.lookup(one, b"\x05" * 32)
+    session.lookup(one, b"\x06" * 32)
+    peer.stream.resume_reading()
+    assert await asyncio.wait_for(one.wait_drained(), 5)
+    await ticks()
+    assert messages.Lookup(None) in told(peer)
+
+
+async def test_each_peer_of_a_stream_has_its_turn() -> None:
+    wakeup = Wakeup()
+    stream, other = memory_pair()
+    wakeup.add_stream(stream)
+    theirs = Wakeup()
+    theirs.add_stream(other)
+    heard: Counter[int] = Counter()
+    sessions = []
+    for number in range(200):
+        capability = key_of(number)
+        sessions.append(wakeup.session(capability))
+        theirs.session(
+            capability, on_announce=lambda _writers, _peer, _session, n=number: heard.update([n])
+        )
+    await until(lambda: all(session.peers for session in sessions))
+    many = [(key_of(number), number) for number in range(100)]
+    for _ in range(40):
+        for session in sessions:
+            session.broadcast_announce(many)
+        await ticks(2)
+    assert len(heard) == 200
+    assert max(heard.values()) - min(heard.values()) <= 5
 
 
 async def test_what_waits_costs_a_constant() -> None:
@@ -117,7 +155,7 @@ async def test_a_long_backlog_leaves_in_parts_as_the_peer_reads() -> None:
 
 
 async def test_an_announce_larger_than_a_frame_leaves_in_parts() -> None:
-    wakeup = Wakeup(limits=Limits(frame_size=1_000_000))
+    wakeup = Wakeup(limits=Limits(frame_size=100_000, merged_entries=10_000))
     session = wakeup.session(CAPABILITY)
     _, peer = with_raw(wakeup)
     peer.open_topic(1)

@@ -865,13 +865,45 @@ async def test_who_fills_the_events_pays_for_it_not_who_comes_next() -> None:
     assert honest.error is None
     session.destroy()
     seen = [(type(event), event.peer.stream is honest) async for event in events]
-    assert seen == [  # that the flooder was active for a while is dropped with its news
-        (PeerAdded, False),
-        (PeerAdded, True),
-        (PeerActive, True),
-        (Announced, True),
-        (PeerRemoved, False),
-    ]
+    assert seen == [(PeerAdded, True), (PeerActive, True), (Announced, True)]
+
+
+async def test_who_was_seen_is_seen_to_leave_when_it_pays_for_the_events() -> None:
+    one = Wakeup(limits=Limits(queued_events=100))
+    session = one.session(CAPABILITY)
+    events = session.events()
+    _, flooder = with_raw(one)
+    _, friend = with_raw(one)
+    flooder.open_topic(1)
+    friend.open_topic(1)
+    seen: list[object] = [type(await anext(events)) for _ in range(4)]
+    flooder.announce(1, *[Writer(KEY, number) for number in range(90)])
+    flooder.info(1, active=False)
+    await ticks()
+    friend.announce(1, *[Writer(KEY, 7)] * 20)
+    await flooder.wait_lost()
+    await ticks()
+    session.destroy()
+    seen += [type(event) async for event in events]
+    assert seen == [*[PeerAdded, PeerActive] * 2, PeerInactive, Announced, PeerRemoved]
+
+
+async def test_to_come_and_go_fills_no_events() -> None:
+    one = Wakeup(limits=Limits(queued_events=100))
+    session = one.session(CAPABILITY)
+    events = session.events()
+    stream, peer = with_raw(one)
+    while not peer.is_lost:
+        peer.open_topic(1)
+        await ticks(3)
+        peer.close(1)
+        await ticks(3)
+    session.destroy()
+    assert isinstance(stream.error, LimitExceeded)
+    kinds = [type(event) async for event in events]
+    assert len(kinds) < 200
+    assert kinds.count(PeerAdded) == kinds.count(PeerRemoved)
+    assert kinds.count(PeerActive) == kinds.count(PeerInactive)
 
 
 async def test_one_large_announce_is_never_too_much() -> None:
@@ -1053,7 +1085,8 @@ async def test_a_wakeup_hook_that_has_not_begun_ends_with_its_wakeup() -> None:
     one.add_stream(a)
     two.add_stream(b)
     one.session(CAPABILITY)
-    await until(lambda: two._waking)  # the hook was called, its task has not had its first step
+    # The hook was called, its task has not had its first step.
+    await until(lambda: len(asyncio.all_tasks()) > 1)
     two.destroy()
     await ticks()
     assert begun == []
