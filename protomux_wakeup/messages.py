@@ -38,6 +38,7 @@ VERSION: Final = 0
 
 _ACTIVE: Final = 1  # flag of Handshake and Info
 _HAS_HASH: Final = 1  # flag of Lookup
+_ONE_BYTE: Final = 0xFC  # largest integer that has one byte
 
 
 class MessageType(IntEnum):
@@ -155,7 +156,11 @@ class AnnounceEncoding:
         writers = []
         for _ in range(count):
             begin, position = position, position + KEY_SIZE
-            length, position = uint.decode(data, position, end)  # nothing is left if the key is cut
+            if position < end and data[position] <= _ONE_BYTE:
+                length = data[position]
+                position += 1
+            else:
+                length, position = uint.decode(data, position, end)  # refuses if the key is cut
             writers.append(Writer(data[begin : begin + KEY_SIZE], length))
         return writers, position
 

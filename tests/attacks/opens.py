@@ -53,7 +53,15 @@ async def never_and_leave(target: Target, size: int) -> Outcome:
     return await _flooded(target, size, _async("never"))
 
 
-@attack("open-flood-late", Fate.REJECTED, Fate.DESTROYED, Fate.PAUSED, full=10**6, small=3000)
+@attack(
+    "open-flood-late",
+    Fate.IGNORED,
+    Fate.REJECTED,
+    Fate.DESTROYED,
+    Fate.PAUSED,
+    full=10**6,
+    small=3000,
+)
 async def late(target: Target, size: int) -> Outcome:
     """Opens that an async pair callback pairs after a while."""
     return await _flooded(target, size, _async("late"))

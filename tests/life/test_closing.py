@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from protomux import Channel, Protomux, ProtomuxError
+from protomux import Channel, Protomux, ProtomuxError, StreamClosed
 from protomux.encoding import uint
 from protomux.streams import SecretStream, open_connection, start_server
 from protomux_wakeup import Wakeup
@@ -178,7 +178,7 @@ async def test_an_abort_waits_for_nothing_and_drops_what_waits() -> None:
     a.abort()
     await ticks(2)
     assert here.is_lost
-    assert here.error is None
+    assert isinstance(here.error, StreamClosed)
     assert a.transport.get_write_buffer_size() == 0
     b.resume_reading()
     await gone(b)
