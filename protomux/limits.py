@@ -87,8 +87,10 @@ class Limits:
     handshakes: int = 1024
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a number below 0, and for one that is none (NaN)."""
-        for field in fields(self):
+        """Raise TypeError for what is no number, ValueError for one below 0 or NaN."""
+        for field in fields(Limits):
             value = getattr(self, field.name)
-            if isinstance(value, int | float) and not value >= 0:
+            if not isinstance(value, int | float):
+                raise TypeError(f"expected a number for {field.name}, got {value!r}")
+            if not value >= 0:
                 raise ValueError(f"expected {field.name} of 0 or more, got {value!r}")

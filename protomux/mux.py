@@ -223,7 +223,7 @@ class Protomux:
         """Take nothing more of the peer for so many seconds, also of a batch in hand.
 
         For a protocol whose peer says too much. Where it is asked several times, the last to end
-        counts.
+        counts; a peer that is paused for `Limits.paused_time` on end is destroyed.
         """
         self._intake.pause_for(seconds)
 

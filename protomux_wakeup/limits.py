@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, fields
+from typing import Final, NamedTuple
 
 import protomux
 from protomux.encoding import MAX_ARRAY
@@ -72,11 +72,18 @@ class Limits(protomux.Limits):
     queued_events: int = 262_144
 
     def __post_init__(self) -> None:
-        """Raise TypeError for a rate that is no `Rate`, ValueError for a number below 0."""
+        """Raise TypeError for what is no number and no `Rate`, ValueError for one below 0."""
         protomux.Limits.__post_init__(self)
-        for name in ("announces", "entries", "lookups", "asked_topics"):
-            rate = getattr(self, name)
-            if not isinstance(rate, Rate):
-                raise TypeError(f"expected a Rate for {name}, got {rate!r}")
-            if not (rate.burst >= 0 and rate.per_second >= 0):
-                raise ValueError(f"expected {name} of 0 or more, got {rate!r}")
+        for name, default in _OWN.items():
+            value = getattr(self, name)
+            if isinstance(value, Rate) is not isinstance(default, Rate):
+                raise TypeError(f"expected a value like {default!r} for {name}, got {value!r}")
+            if not all(number >= 0 for number in (value if isinstance(value, Rate) else (value,))):
+                raise ValueError(f"expected {name} of 0 or more, got {value!r}")
+
+
+_OWN: Final = {
+    field.name: field.default
+    for field in fields(Limits)
+    if field.name not in protomux.Limits.__dataclass_fields__
+}

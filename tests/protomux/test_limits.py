@@ -30,3 +30,12 @@ def test_a_bound_that_is_none_is_refused(value: float) -> None:
         protomux.Limits(waiting_time=value)
     with pytest.raises(ValueError, match=r"expected lookups of 0 or more, got Rate\(burst=1"):
         protomux_wakeup.Limits(lookups=Rate(1, value))
+
+
+def test_what_is_no_bound_at_all_is_refused() -> None:
+    for wrong in (None, "1"):
+        with pytest.raises(TypeError, match="a number for channels"):
+            protomux.Limits(channels=wrong)  # type: ignore[arg-type]
+    for rate in (5, (1, 2)):
+        with pytest.raises(TypeError, match=r"a value like Rate\(burst=65536, .* for announces"):
+            protomux_wakeup.Limits(announces=rate)  # type: ignore[arg-type]
