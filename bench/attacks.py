@@ -54,7 +54,12 @@ CLEAN: Final = 11.0
 ANSWER: Final = 10.0
 """Seconds that a victim has to tell how it is, and a newcomer to be served."""
 LIMIT: Final = 6.0
-LIMITS: Final = {"waiting_time": 4.0, "proof_time": 5.0, "handshake_time": 5.0}
+LIMITS: Final = {
+    "waiting_time": 4.0,
+    "proof_time": 5.0,
+    "handshake_time": 5.0,
+    "paused_time": 5.0,
+}
 """The victim has the default bounds but for those of time, which would make the run an hour."""
 
 

@@ -35,12 +35,14 @@ class Limits(protomux.Limits):
         streams: streams of a `Wakeup`; one more is destroyed when it is added. Default 16,384.
         announces: announces of a stream; with more it is paused. Default 65,536 at once, twice
             the topics of the largest node that we measure with, and 16,384 a second.
-        entries: entries of those announces, likewise. Default 1,048,576 at once, as many as one
-            announce can hold, and 262,144 a second.
+        entries: entries of those announces, likewise. Default 262,144 at once, two of the largest
+            announces, and 65,536 a second.
         lookups: lookups and infos of a stream, likewise. Default 65,536 at once and 1,024 a second:
             a lookup is small and its answer may not be.
-        announce_entries: entries in one announce of a peer; more destroy its stream. Default
-            1,048,576, the bound of the encoding itself; a frame has room for half as many.
+        announce_entries: entries in one announce. Ours are sent in parts beyond it; one of a peer's
+            that has more destroys its stream, before any of them is read. Default 131,072, four
+            times the topics of the largest node that we measure with, and 0.1 s of work. (The
+            encoding allows 1,048,576, and a frame has room for half of those.)
         merged_entries: logs of which news wait for one peer that does not keep up; one that is
             told of more while it does not counts as dead and is destroyed. There is one entry for a
             log, with the newest length. Default 1,048,576: what one announce can say can also wait.
@@ -62,9 +64,9 @@ class Limits(protomux.Limits):
 
     streams: int = 16_384
     announces: Rate = Rate(65_536, 16_384)
-    entries: Rate = Rate(MAX_ARRAY, 262_144)
+    entries: Rate = Rate(262_144, 65_536)
     lookups: Rate = Rate(65_536, 1_024)
-    announce_entries: int = MAX_ARRAY
+    announce_entries: int = 131_072
     merged_entries: int = MAX_ARRAY
     pending_peers: int = 1_048_576
     proof_time: float = 300.0

@@ -132,7 +132,7 @@ class Peer:
     def send_announce(self, entries: Iterable[tuple[bytes, int]]) -> bool:
         """Tell the peer."""
         writers = entries if isinstance(entries, list) else messages.writers_of(entries)
-        if self._keeps_up:
+        if self._keeps_up and len(writers) <= self.carrier.limits.announce_entries:
             try:
                 return self._send(writers)
             except LimitExceeded:

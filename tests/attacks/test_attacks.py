@@ -32,6 +32,8 @@ LIMITS: Final[dict[str, Any]] = {
     "handshakes": 30,
     "proof_time": 1.0,
     "streams": 50,
+    "lookups": [2000, 1000],
+    "paused_time": 2.0,
 }
 ERRORS: Final = {
     "EncodingError",

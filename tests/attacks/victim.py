@@ -24,7 +24,7 @@ from protomux.crypto import KeyPair, discovery_key
 from protomux.encoding import raw
 from protomux.streams import SecretStream, start_server
 from protomux.streams.secret import SecretStreamOptions
-from protomux_wakeup import Limits, Lookup, Peer, Session, Wakeup, Writer
+from protomux_wakeup import Limits, Lookup, Peer, Rate, Session, Wakeup, Writer
 
 LOGS: Final = [Writer(bytes([number]) * 32, 1000 + number) for number in range(100)]
 LATE: Final = 0.05
@@ -146,7 +146,11 @@ class Victim:
 async def main(config: dict[str, Any]) -> None:
     """Serve until stdin ends."""
     key_pair = KeyPair.generate()
-    limits = Limits(**config["limits"])
+    given: dict[str, Any] = config["limits"]
+    bounds: dict[str, Any] = {
+        name: Rate(*value) if isinstance(value, list) else value for name, value in given.items()
+    }
+    limits = Limits(**bounds)
     late = [bytes.fromhex(each) for each in config["late"]]
     victim = Victim(late, bytes.fromhex(config["mark"]), limits)
     victim.open(bytes.fromhex(config["capability"]))

@@ -234,3 +234,19 @@ async def test_a_pending_peer_is_asked_when_it_reads() -> None:
     assert [value for value in told(peer) if isinstance(value, messages.Lookup)] == [
         messages.Lookup(None)
     ]
+
+
+async def test_an_announce_of_more_entries_than_a_peer_takes_leaves_in_parts() -> None:
+    one, two = (Wakeup(limits=Limits(announce_entries=5000)) for _ in range(2))
+    a, b = memory_pair()
+    one.add_stream(a)
+    two.add_stream(b)
+    parts: list[int] = []
+    session = one.session(CAPABILITY)
+    two.session(CAPABILITY, on_announce=lambda writers, _peer, _session: parts.append(len(writers)))
+    await until(lambda: session.peers)
+    (peer,) = session.peers
+    session.announce(peer, [(key_of(number), number) for number in range(5000)])
+    await until(lambda: parts == [5000])
+    session.announce(peer, [(key_of(number), number) for number in range(5001)])
+    await until(lambda: parts == [5000, ANNOUNCE_ENTRIES, 5001 - ANNOUNCE_ENTRIES])
