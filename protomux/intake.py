@@ -16,7 +16,7 @@ from math import inf
 from typing import Final
 
 from protomux.encoding import uint
-from protomux.errors import LimitExceeded
+from protomux.errors import LimitExceeded, ProtomuxError
 from protomux.frames import CONTROL, Control, iter_batch
 from protomux.limits import Limits
 from protomux.streams.base import FramedStream
@@ -198,7 +198,13 @@ class Intake:
                 self._count_step(1)
             self.receive(channel, frame, position, len(frame))
         except Exception as error:  # an application's encoding may raise anything
-            self._fail(error)
+            self._refuse(error)
+
+    def _refuse(self, error: Exception) -> None:
+        if isinstance(error, ProtomuxError):
+            # Its traceback holds the frame, as long as somebody keeps the error.
+            error.__traceback__ = None
+        self._fail(error)
 
     def _go_on(self, bodies: Iterator[tuple[int, int, int]]) -> None:
         """Hand on bodies of the batch in hand, until it or the turn is over."""
@@ -251,7 +257,7 @@ class Intake:
                 try:
                     self._go_on(self._bodies)
                 except Exception as error:
-                    self._fail(error)
+                    self._refuse(error)
             elif self._frames and not self._stream_pauses:
                 frame = self._frames.popleft()
                 self._frames_size -= len(frame)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 
 import pytest
@@ -279,3 +280,13 @@ def test_after_the_close_nothing_comes() -> None:
     assert taken.loop.timers == []
     taken.intake.end(taken.ended)
     assert taken.ends == 1
+
+
+def test_whoever_keeps_the_error_does_not_keep_the_frame() -> None:
+    taken = Taken()
+    frame = batch(3) + b"\x05\x00"
+    taken.intake.take(frame)
+    (error,) = taken.errors
+    assert isinstance(error, ProtocolError)
+    assert error.__traceback__ is None
+    assert not any(reference is frame for reference in gc.get_referents(error, taken.intake))
