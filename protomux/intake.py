@@ -107,9 +107,8 @@ class Intake:
     def resume(self) -> None:
         """Undo one `pause()`; what waits is handed on in a later tick."""
         self._pauses -= 1
-        if self._pauses == 0 and not self._turn_is_due:
-            self._turn_is_due = True
-            self._loop.call_soon(self._next_turn)
+        if self._pauses == 0:
+            self._yield()
 
     def pause_stream(self) -> None:
         """Take no new frame until `resume_stream()` has been called as often."""
@@ -153,9 +152,7 @@ class Intake:
         Only turns of the loop are waited for. Who said too much need not wait now; what nobody
         here will ever want is dropped.
         """
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._stop_timer():
             self._pauses -= 1
         if self._is_closed or self._pauses:
             self.close()
@@ -170,9 +167,7 @@ class Intake:
         if self._is_closed:
             return
         self._is_closed = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._stop_timer()
         self._bodies = None
         self._frame = b""
         self._frames.clear()
@@ -281,6 +276,14 @@ class Intake:
     def _end_pause(self) -> None:
         self._timer = None
         self.resume()
+
+    def _stop_timer(self) -> bool:
+        """End a pause for some time, if there is one; tell whether there was."""
+        if self._timer is None:
+            return False
+        self._timer.cancel()
+        self._timer = None
+        return True
 
 
 def _too_much(most: int, what: str, got: int) -> LimitExceeded:
