@@ -61,9 +61,7 @@ class _Watch(logging.Handler):
             self.error = self.error or error
 
 
-_watch: Final = _Watch()
-for _name in ("protomux", "protomux_wakeup"):
-    logging.getLogger(_name).addHandler(_watch)
+_LOGGERS: Final = tuple(map(logging.getLogger, ("protomux", "protomux_wakeup")))
 
 
 class _Loop(SteppedLoop):
@@ -97,6 +95,14 @@ class Stage:
         self.loop = _Loop()  # type: ignore[abstract]
         self.waiting: list[asyncio.Future[None]] = []
         self._ends: list[WireEnd] = []
+        self._watch = _Watch()
+        for logger in _LOGGERS:
+            logger.addHandler(self._watch)
+
+    def leave(self) -> None:
+        """Watch what is logged no more."""
+        for logger in _LOGGERS:
+            logger.removeHandler(self._watch)
 
     def end(self, is_initiator: bool) -> WireEnd:
         """Return our end of a wire; what arrives there is what the harness puts in its inbox."""
@@ -147,7 +153,7 @@ class Stage:
         raise Finding(f"not quiet after {_MOST_TICKS} ticks")
 
     def close(self) -> None:
-        """Let go of every hook; nothing may be left that runs, or has failed unseen."""
+        """Let go of every hook and leave; nothing may be left that runs, or has failed unseen."""
         while self.waiting:
             self.release(0, 0)
             self.quiet()
@@ -159,7 +165,8 @@ class Stage:
                 check_error(task.exception())
         if self.loop.timers:
             raise Finding(f"timers left: {self.loop.timers}")
-        for error in (self.loop.unseen, _watch.error):
+        self.leave()
+        for error in (self.loop.unseen, self._watch.error):
             if error is not None:
                 raise Finding(f"failed unseen: {error!r}") from error
 
@@ -167,13 +174,13 @@ class Stage:
 @contextmanager
 def stage() -> Iterator[Stage]:
     """Set up a stage whose loop is the running one."""
-    _watch.error = None
     up = Stage()
     asyncio._set_running_loop(up.loop)
     try:
         yield up
         up.close()
     finally:
+        up.leave()
         asyncio._set_running_loop(None)
 
 
