@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from bench import attacks, soak
+from bench import attacks, compare, soak
 from bench import open as open_topics
 
-BENCHES = (open_topics, soak, attacks)
+BENCHES = (compare, open_topics, soak, attacks)
 """Modules with `add_parser(subparsers)`, which sets the default `run` of its parser."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    subparsers = parser.add_subparsers(required=True, metavar="BENCH")
+    subparsers = parser.add_subparsers(required=True, dest="bench", metavar="BENCH")
     for bench in BENCHES:
         bench.add_parser(subparsers)
     arguments = parser.parse_args()

@@ -1,0 +1,130 @@
+"""The table of workloads: what is measured, how much of it, and what is wanted.
+
+`warm` is the same work before the clock starts, unmeasured. The sizes make a measurement last about
+a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from bench.duel import between
+from bench.workload import OURS, THEIRS, Row, Workload
+
+__all__ = ["WORKLOADS"]
+
+_PAIRINGS: Final = (OURS, THEIRS, "pure", "py-node", "node-py")
+_CORKED: Final = (OURS, THEIRS, "corked", "pure", "py-node", "node-py")
+
+
+def _rate(
+    name: str,
+    work: str,
+    unit: str,
+    *,
+    amount: Mapping[str, int],
+    shape: Mapping[str, int],
+    product: Sequence[str],
+    bar: float | None = None,
+    series: Sequence[str] = _PAIRINGS,
+) -> Workload:
+    """Return a workload between two programs whose one row is a rate."""
+    rows = (Row(name, f"{unit}/s", "higher", bar),)
+    return Workload(name, work, rows, between, amount, shape, product, series)
+
+
+def _open(name: str, topics: int, times: int, bar: float | None) -> Workload:
+    """Return a workload that opens topics on one stream, so many times."""
+    return _rate(
+        name,
+        "opens",
+        "peers",
+        amount={"topics": topics, "warm": 10_000},
+        shape={"times": times},
+        product=("topics", "times"),
+        bar=bar,
+    )
+
+
+_TABLE: Final = (
+    _rate(
+        "announce-1",
+        "announces",
+        "messages",
+        amount={"count": 200_000, "warm": 100_000},
+        shape={"entries": 1, "burst": 512},
+        product=("count",),
+        bar=2.0,
+        series=_CORKED,
+    ),
+    _rate(
+        "announce-1000",
+        "announces",
+        "entries",
+        amount={"count": 1_500, "warm": 500},
+        shape={"entries": 1_000, "burst": 4},
+        product=("count", "entries"),
+        bar=1.3,
+        series=_CORKED,
+    ),
+    Workload(
+        "rtt",
+        "lookups",
+        (Row("rtt p50", "µs", "lower", 1.0), Row("rtt p99", "µs", "lower", 1.0)),
+        between,
+        amount={"count": 8_000, "warm": 4_000},
+        series=_PAIRINGS,
+    ),
+    _rate(
+        "fanout",
+        "fanout",
+        "streams",
+        amount={"count": 40, "warm": 20, "streams": 1_000},
+        shape={"keys": 10},
+        product=("count", "streams"),
+        bar=1.5,
+    ),
+    _open("open-1k", 1_000, 10, None),
+    _open("open-10k", 10_000, 1, 1.0),
+    _open("open-30k", 30_000, 1, 1.0),
+    _rate(
+        "open-streams",
+        "opens_on_many",
+        "peers",
+        amount={"streams": 1_000, "warm": 300},
+        shape={"topics": 10},
+        product=("streams", "topics"),
+    ),
+    _rate(
+        "connect",
+        "connects",
+        "handshakes",
+        amount={"count": 1_000, "warm": 400},
+        shape={"at_once": 16},
+        product=("count",),
+        bar=1.0,
+    ),
+    _rate(
+        "mux-small",
+        "raw",
+        "messages",
+        amount={"count": 300_000, "warm": 150_000},
+        shape={"bytes": 32, "burst": 512},
+        product=("count",),
+        bar=1.5,
+        series=_CORKED,
+    ),
+    _rate(
+        "bulk",
+        "raw",
+        "bytes",
+        amount={"count": 4_000, "warm": 2_000},
+        shape={"bytes": 65_536, "burst": 1},
+        product=("count", "bytes"),
+        bar=1.0,
+    ),
+)
+
+WORKLOADS: Final = {workload.name: workload for workload in _TABLE}
+"""By name, in the order of the report."""
