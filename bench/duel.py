@@ -97,7 +97,10 @@ def _judge(
         )
     figures = first.get("figures")
     if figures is None:
-        began = min(result["began"] for result in (first, second) if "began" in result)
-        ended = max(result["ended"] for result in (first, second) if "ended" in result)
-        figures = {row.name: count / ((ended - began) / 1e9) for row in workload.rows}
+        nanoseconds = sum(
+            max(end for _, end in parts if end is not None)
+            - min(start for start, _ in parts if start is not None)
+            for parts in zip(first["spans"], second["spans"], strict=True)
+        )
+        figures = {row.name: count / (nanoseconds / 1e9) for row in workload.rows}
     return Measurement(figures, (first["cpu"], second["cpu"]))
