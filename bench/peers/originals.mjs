@@ -1,0 +1,10 @@
+// The npm originals, from where the interop tests have them.
+
+import { createRequire } from 'node:module'
+
+const require = createRequire(new URL('../../tests/interop/package.json', import.meta.url))
+
+export const SecretStream = require('@hyperswarm/secret-stream')
+export const Protomux = require('protomux')
+export const Wakeup = require('protomux-wakeup')
+export const c = require('compact-encoding')
