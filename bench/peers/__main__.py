@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sys
+from importlib import import_module
 
 from bench.peers import announces, connects, fanout, lookups, opens, raw
 from bench.peers.talk import Role, Talk, say
@@ -36,9 +37,8 @@ async def main() -> None:
 
 def loop_factory() -> asyncio.AbstractEventLoop:
     if json.loads(sys.argv[1])["loop"] == "uvloop":
-        import uvloop
-
-        return uvloop.new_event_loop()
+        loop: asyncio.AbstractEventLoop = import_module("uvloop").new_event_loop()
+        return loop
     return asyncio.new_event_loop()
 
 

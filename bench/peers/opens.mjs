@@ -48,7 +48,8 @@ async function meet (talk, side, streams, measured) {
   const check = side.check(streams)
   await talk.sync('checked')
   side.wakeup.destroy()
-  const closed = streams.map((stream) => once(stream, 'close'))
+  // The other side may have been first, and a stream may be closed already.
+  const closed = streams.map((stream) => stream.destroyed || once(stream, 'close'))
   for (const stream of streams) stream.end()
   await Promise.all(closed)
   return check
