@@ -21,7 +21,7 @@ from protomux.channel import Channel
 from protomux.deadlines import Deadlines
 from protomux.encoding import uint
 from protomux.errors import LimitExceeded, ProtocolError, StreamClosed
-from protomux.frames import CONTROL, Control, Open, close_body, open_body, reject_body
+from protomux.frames import CONTROL, Control, close_body, decode_open, open_body, reject_body
 from protomux.held import HELD_OVERHEAD, HeldBytes
 from protomux.intake import Intake
 from protomux.limits import Limits
@@ -321,19 +321,18 @@ class Switchboard:
 
     # The peer's channels.
 
-    def receive(self, channel: int, data: bytes, start: int, end: int) -> None:
-        """A message came: `data[start:end]` is type and payload, `channel` the peer's number."""
-        type, position = uint.decode(data, start, end)
+    def receive(self, channel: int, type: int, data: bytes, start: int, end: int) -> None:
+        """A message came: `data[start:end]` is the payload, `channel` the peer's number."""
         if channel == CONTROL:
-            self._receive_control(type, data, position, end)
+            self._receive_control(type, data, start, end)
             return
         remote = self._remotes.get(channel)
         if remote is None:
             return  # was in flight when the channel closed
         if remote.held is not None:
-            self._hold(remote, type, data[position:end])
+            self._hold(remote, type, data[start:end])
         elif remote.own is not None:
-            remote.own.channel.deliver(type, data, position, end)
+            remote.own.channel.deliver(type, data, start, end)
 
     def _receive_control(self, type: int, data: bytes, start: int, end: int) -> None:
         if type == Control.BATCH:  # the outer one was taken apart by the intake
@@ -346,7 +345,7 @@ class Switchboard:
             self._receive_close(uint.decode(data, start, end)[0])
 
     def _receive_open(self, data: bytes, start: int, end: int) -> None:
-        number, protocol, id, handshake = Open.decode(data, start, end)
+        number, protocol, id, handshake = decode_open(data, start, end)
         if number == CONTROL or number > self._remote_highest + 1 or number in self._remotes:
             raise ProtocolError(
                 f"invalid open: expected a free channel number from 1 to "
