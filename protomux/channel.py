@@ -25,7 +25,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from enum import Enum, auto
+from enum import IntEnum, auto
 from typing import Any, Final, Generic, Protocol, Self, TypeAlias, TypeVar
 
 from protomux.encoding import Encoding, raw, uint
@@ -48,7 +48,7 @@ MessageSpec: TypeAlias = (
 `Channel.add_message`, or None for a type that this side skips."""
 
 
-class _State(Enum):
+class _State(IntEnum):
     CREATED = auto()
     OPENING = auto()
     OPEN = auto()

@@ -30,7 +30,8 @@ _log = logging.getLogger("protomux")
 
 def _key(protocol: str, id: BytesLike | None) -> Key:
     """Return the names of a place as the tables know them; EncodingError if they are none."""
-    string.encode(protocol)
+    if not (isinstance(protocol, str) and protocol.isascii()):
+        string.encode(protocol)
     if id is not None and not isinstance(id, bytes | bytearray | memoryview):
         raise EncodingError(f"expected an id of bytes or None, got {id!r}")
     return protocol, bytes(id) if id else None
