@@ -40,12 +40,13 @@ __all__ = ["CROSSOVER", "OPENSSL", "SODIUM", "Backend", "BytesLike", "State", "b
 BytesLike = bytes | bytearray | memoryview
 """What a message or a plaintext may come as."""
 
-CROSSOVER: Final = 18 * 1024
-"""Bytes of plaintext from which OpenSSL is the quicker: 18 KiB.
+CROSSOVER: Final = 20 * 1024
+"""Bytes of plaintext from which OpenSSL is the quicker: 20 KiB.
 
-`python -m bench cipher` puts it at 18 to 19.4 KB on x86-64 with AVX-512 (PyNaCl 1.6, cryptography
-50): a message takes libsodium some 3 µs and 0.95 ns a byte, OpenSSL 12 µs and 0.55 ns. libsodium's
-buffer, which stays in the state of an idle stream, grows no larger than this.
+`python -m bench cipher` puts it at 18 to 21 KB on x86-64 with AVX-512, PyNaCl 1.6 and cryptography
+50 (at 23 to 28 KB with 45 to 49): a message takes libsodium some 3 µs and 0.95 ns a byte, OpenSSL
+12 µs and 0.6 ns. libsodium's buffer, which stays in the state of an idle stream, grows no larger
+than this.
 """
 
 _KEY_SIZE: Final = 32
