@@ -44,7 +44,7 @@ CROSSOVER: Final = 20 * 1024
 """Bytes of plaintext from which OpenSSL is the quicker: 20 KiB.
 
 `python -m bench cipher` puts it at 18 to 21 KB on x86-64 with AVX-512, PyNaCl 1.6 and cryptography
-50 (at 23 to 28 KB with 45 to 49): a message takes libsodium some 3 µs and 0.95 ns a byte, OpenSSL
+50 (at 19 to 28 KB with 45 to 49): a message takes libsodium some 3 µs and 0.95 ns a byte, OpenSSL
 12 µs and 0.6 ns. libsodium's buffer, which stays in the state of an idle stream, grows no larger
 than this.
 """
