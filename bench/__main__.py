@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from bench import attacks, soak
+from bench import attacks, cipher, soak
 from bench import open as open_topics
 
-BENCHES = (open_topics, soak, attacks)
+BENCHES = (open_topics, soak, attacks, cipher)
 """Modules with `add_parser(subparsers)`, which sets the default `run` of its parser."""
 
 
