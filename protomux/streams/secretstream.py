@@ -106,8 +106,11 @@ class State(crypto_secretstream_xchacha20poly1305_state):
 class Backend(Protocol):
     """One way to make and to read the messages of a state."""
 
-    def push(self, state: State, plaintext: BytesLike) -> bytes:
-        """Return the next message, of the tag MESSAGE, 17 bytes longer than its plaintext."""
+    def push(self, state: State, plaintext: BytesLike, head: bytes = b"") -> bytes:
+        """Return `head`, in the clear, and the next message behind it.
+
+        Of the tag MESSAGE, and 17 bytes longer than its plaintext.
+        """
 
     def pull(self, state: State, message: BytesLike) -> bytes:
         """Return the plaintext of the next message, of 17 bytes or more, whatever its tag.
@@ -119,11 +122,11 @@ class Backend(Protocol):
 class _Sodium:
     """libsodium, as PyNaCl has it: for bytes alone, and over a buffer that stays in the state."""
 
-    def push(self, state: State, plaintext: BytesLike) -> bytes:
+    def push(self, state: State, plaintext: BytesLike, head: bytes = b"") -> bytes:
         message = crypto_secretstream_xchacha20poly1305_push(state, bytes(plaintext))
         if len(plaintext) >= CROSSOVER:
             state.rawbuf = None
-        return message
+        return head + message
 
     def pull(self, state: State, message: BytesLike) -> bytes:
         plaintext, _tag = crypto_secretstream_xchacha20poly1305_pull(state, bytes(message))
@@ -135,15 +138,15 @@ class _Sodium:
 class _OpenSSL:
     """OpenSSL, as `cryptography` has it; what a new key follows is left to libsodium."""
 
-    def push(self, state: State, plaintext: BytesLike) -> bytes:
+    def push(self, state: State, plaintext: BytesLike, head: bytes = b"") -> bytes:
         chacha = state.keystream()
         if chacha is None:
-            return SODIUM.push(state, plaintext)
+            return SODIUM.push(state, plaintext, head)
         start = chacha.update(_FIRST_BLOCKS)  # block 1 as it is: the tag MESSAGE is 0
         ciphertext = chacha.update(memoryview(plaintext).cast("B"))
         mac = _mac(start, start[_BLOCK:], ciphertext)
         state.advance(mac)
-        return b"".join((start[_BLOCK : _BLOCK + 1], ciphertext, mac))
+        return b"".join((head, start[_BLOCK : _BLOCK + 1], ciphertext, mac))
 
     def pull(self, state: State, message: BytesLike) -> bytes:
         chacha = state.keystream()
