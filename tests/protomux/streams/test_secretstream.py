@@ -211,4 +211,4 @@ def test_an_idle_state_keeps_no_large_buffer(backend: Backend) -> None:
         state, text(MIB), tag=crypto_secretstream_xchacha20poly1305_TAG_FINAL
     )
     backend.pull(receiver, final)
-    assert receiver.rawbuf is None
+    assert receiver.rawbuf is None or len(receiver.rawbuf) < CROSSOVER + 17
