@@ -17,9 +17,10 @@ from protomux.encoding import Encoding
 from protomux.errors import EncodingError, ProtocolError
 from protomux.frames import (
     CONTROL,
+    SWITCH,
     Control,
-    Open,
     close_body,
+    decode_open,
     encode_batch,
     encode_frame,
     iter_batch,
@@ -182,21 +183,13 @@ def _encode_batch(said: Sequence[Said]) -> bytes:
     return encode_batch([_encode_body(each) for each in said])
 
 
-def _decode_body(channel: int, data: bytes, start: int, end: int, in_batch: bool) -> list[Said]:
-    type, position = encoding.uint.decode(data, start, end)
+def _decode_body(channel: int, type: int, data: bytes, position: int, end: int) -> list[Said]:
     if channel != CONTROL:
         return [("message", channel, type, data[position:end])]
     if type == Control.BATCH:
-        if in_batch:
-            raise ProtocolError("a batch inside a batch")
-        return [
-            said
-            for to, begin, stop in iter_batch(data, position, end)
-            if stop > begin  # else the batch has only switched to another channel
-            for said in _decode_body(to, data, begin, stop, True)
-        ]
+        raise ProtocolError("a batch inside a batch")
     if type == Control.OPEN:
-        number, protocol, id, handshake = Open.decode(data, position, end)
+        number, protocol, id, handshake = decode_open(data, position, end)
         return [("open", number, protocol, id, data[handshake:end])]
     if type in (Control.REJECT, Control.CLOSE):
         kind = "reject" if type == Control.REJECT else "close"
@@ -208,7 +201,15 @@ def _decode_frame(data: bytes, start: int, end: int) -> tuple[list[Said], int]:
     if start == end:
         return [], end
     channel, position = encoding.uint.decode(data, start, end)
-    return _decode_body(channel, data, position, end, False), end
+    type, position = encoding.uint.decode(data, position, end)
+    if (channel, type) != (CONTROL, Control.BATCH):
+        return _decode_body(channel, type, data, position, end), end
+    return [
+        said
+        for to, type, begin, stop in iter_batch(data, position, end)
+        if type != SWITCH
+        for said in _decode_body(to, type, data, begin, stop)
+    ], end
 
 
 # ---------------------------------------------------------------- frames, dissected

@@ -24,15 +24,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from enum import Enum, auto
-from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import IntEnum, auto
+from typing import Any, Final, Generic, Protocol, Self, TypeAlias, TypeVar
 
-from protomux.encoding import BytesLike, Encoding, raw, uint
+from protomux.encoding import Encoding, raw, uint
 from protomux.errors import StreamClosed
 from protomux.hooks import is_pending, settle
 
-__all__ = ["Channel", "Link", "Message", "MessageSpec", "OnMessage"]
+__all__ = ["Channel", "Handler", "Handlers", "Link", "Message", "MessageSpec", "OnMessage"]
 
 _log = logging.getLogger("protomux")
 
@@ -48,7 +48,7 @@ MessageSpec: TypeAlias = (
 `Channel.add_message`, or None for a type that this side skips."""
 
 
-class _State(Enum):
+class _State(IntEnum):
     CREATED = auto()
     OPENING = auto()
     OPEN = auto()
@@ -115,8 +115,43 @@ class Link(Protocol):
         ...
 
 
-class Message(Generic[T]):
-    """One message type of a channel.
+class Handler(Generic[T]):
+    """What is done with messages of one type.
+
+    Attributes:
+        encoding: how its values look; None for a type that this side skips.
+        on_message: on_message(value, channel), plain or async.
+    """
+
+    __slots__ = ("encoding", "on_message")
+
+    def __init__(
+        self,
+        encoding: Encoding[T] | None = raw,  # type: ignore[assignment]
+        on_message: Callable[[T, Channel], object] | None = None,
+    ) -> None:
+        self.encoding = encoding
+        self.on_message = on_message
+
+
+class Handlers(tuple[Handler[Any], ...]):
+    """The message types of a protocol, made once for all of its channels."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, specs: Iterable[MessageSpec]) -> Self:
+        """Return the handlers that `specs` describe, in order."""
+        return cls(
+            Handler(**spec)
+            if isinstance(spec, Mapping)
+            else Handler(*(spec if isinstance(spec, tuple) else (spec,)))
+            for spec in specs
+        )
+
+
+class Message(Handler[T]):
+    """One message type of one channel.
 
     Attributes:
         channel: the channel it belongs to.
@@ -125,7 +160,7 @@ class Message(Generic[T]):
         on_message: on_message(value, channel), plain or async; may be set at any time.
     """
 
-    __slots__ = ("_prefix", "channel", "encoding", "on_message", "type")
+    __slots__ = ("_prefix", "channel", "type")
 
     def __init__(
         self,
@@ -134,10 +169,9 @@ class Message(Generic[T]):
         encoding: Encoding[T] | None,
         on_message: Callable[[T, Channel], object] | None,
     ) -> None:
+        super().__init__(encoding, on_message)
         self.channel = channel
         self.type = type
-        self.encoding = encoding
-        self.on_message = on_message
         self._prefix = uint.encode(type)
 
     def __repr__(self) -> str:
@@ -165,10 +199,31 @@ class Channel:
         aliases: other names that pair with it.
         id: binary id, None where the protocol has only one channel.
         handshake: what the peer sent with its open; None before that, or without an encoding.
-        messages: its message types, in order.
         user_data: the application's own.
         on_open, on_close, on_destroy, on_drain: the hooks, plain or async, each may be None.
     """
+
+    __slots__ = (
+        "__weakref__",
+        "_destroyed",
+        "_encoding",
+        "_handlers",
+        "_link",
+        "_messages",
+        "_open_decided",
+        "_running",
+        "_state",
+        "_was_open",
+        "aliases",
+        "handshake",
+        "id",
+        "on_close",
+        "on_destroy",
+        "on_drain",
+        "on_open",
+        "protocol",
+        "user_data",
+    )
 
     def __init__(
         self,
@@ -178,7 +233,7 @@ class Channel:
         *,
         aliases: tuple[str, ...] = (),
         handshake: Encoding[Any] | None = None,
-        messages: Iterable[MessageSpec] = (),
+        messages: Handlers | Iterable[MessageSpec] = (),
         user_data: Any = None,
         on_open: Callable[[Any, Channel], object] | None = None,
         on_close: Callable[[bool, Channel], object] | None = None,
@@ -189,25 +244,36 @@ class Channel:
         self.aliases: Final = aliases
         self.id: Final = id
         self.handshake: Any = None
-        self.messages: list[Message[Any]] = []
         self.user_data = user_data
         self.on_open = on_open
         self.on_close = on_close
         self.on_destroy = on_destroy
         self.on_drain = on_drain
         self._link = link
+        self._messages: list[Message[Any]] | None = None
+        self._handlers: Sequence[Handler[Any]] = (
+            messages if isinstance(messages, Handlers) else Handlers.of(messages)
+        )
         self._encoding = handshake
         self._state = _State.CREATED
         self._was_open = False
         self._running = 0
         self._open_decided: asyncio.Event | None = None
         self._destroyed: asyncio.Event | None = None
-        for spec in messages:
-            self._add_spec(spec)
 
     def __repr__(self) -> str:
         id = "" if self.id is None else f" {self.id.hex()[:16]}"
         return f"<Channel {self.protocol!r}{id} {self._state.name.lower()}>"
+
+    @property
+    def messages(self) -> list[Message[Any]]:
+        """Its message types, in order."""
+        if self._messages is None:  # many a channel never needs its own
+            self._handlers = self._messages = [
+                Message(self, type, handler.encoding, handler.on_message)
+                for type, handler in enumerate(self._handlers)
+            ]
+        return self._messages
 
     @property
     def is_open(self) -> bool:
@@ -235,17 +301,10 @@ class Channel:
         on_message: Callable[[T, Channel], object] | None = None,
     ) -> Message[T]:
         """Add the next message type; None for one that is neither sent nor read here."""
-        message = Message(self, len(self.messages), encoding, on_message)
-        self.messages.append(message)
+        messages = self.messages
+        message = Message(self, len(messages), encoding, on_message)
+        messages.append(message)
         return message
-
-    def _add_spec(self, spec: MessageSpec) -> None:
-        if isinstance(spec, Mapping):
-            self.add_message(**spec)
-        elif isinstance(spec, tuple):
-            self.add_message(*spec)
-        else:
-            self.add_message(spec)
 
     def open(self, handshake: Any = None) -> None:
         """Open our side, with `handshake` in the encoding that the channel was created with.
@@ -306,7 +365,7 @@ class Channel:
         except Exception as error:
             self._fail(error)
             return
-        if is_pending(result):
+        if result is not None and is_pending(result):
             self._running += 1
             self._link.hook_started()
             settle(result, self._link.loop, self._hook_settled)
@@ -341,13 +400,14 @@ class Channel:
 
     # The rest is called by the mux and by this module's Message.
 
-    def send_body(self, body: BytesLike) -> bool:
+    def send_body(self, body: bytes) -> bool:
         """Send a message that is encoded already: its type, then its payload."""
-        if self.is_closed:
-            return False
-        if self._state is _State.CREATED:
+        state = self._state
+        if state is _State.OPEN or state is _State.OPENING:
+            return self._link.send(body)
+        if state is _State.CREATED:
             raise RuntimeError(f"expected open() before a message is sent on {self!r}")
-        return self._link.send(bytes(body))
+        return False
 
     def complete(self, handshake: bytes) -> None:
         """Both sides are open now; `handshake` is what came with the peer's open."""
@@ -361,12 +421,12 @@ class Channel:
 
     def deliver(self, type: int, data: bytes, start: int, end: int) -> None:
         """A message came; a type that is not known here is skipped, as by the originals."""
-        if type >= len(self.messages):
+        if type >= len(self._handlers):
             return
-        message = self.messages[type]
-        if message.encoding is not None and message.on_message is not None:
-            value, _ = message.encoding.decode(data, start, end)
-            self.run_hook(message.on_message, value, self)
+        handler = self._handlers[type]
+        if handler.encoding is not None and handler.on_message is not None:
+            value, _ = handler.encoding.decode(data, start, end)
+            self.run_hook(handler.on_message, value, self)
 
     def end(self, *, is_remote: bool) -> None:
         """The channel is closed, by the peer or the stream's loss if `is_remote`."""

@@ -19,10 +19,7 @@ SEED_SIZE: Final = 32
 
 def hash(*parts: bytes) -> bytes:
     """Return the 32-byte BLAKE2b of all `parts`, one after the other."""
-    digest = blake2b(digest_size=HASH_SIZE)
-    for part in parts:
-        digest.update(part)
-    return digest.digest()
+    return blake2b(b"".join(parts), digest_size=HASH_SIZE).digest()
 
 
 def discovery_key(key: bytes) -> bytes:

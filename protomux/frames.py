@@ -12,16 +12,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import Final, TypeAlias
 
 from protomux.encoding import optional_buffer, string, uint
 from protomux.errors import ProtocolError
 
 __all__ = [
     "CONTROL",
+    "SWITCH",
     "Control",
+    "FrameBuilder",
     "Open",
     "close_body",
+    "decode_open",
     "encode_batch",
     "encode_frame",
     "iter_batch",
@@ -31,6 +34,9 @@ __all__ = [
 
 CONTROL: Final = 0
 """Number of the control channel."""
+
+SWITCH: Final = -1
+"""In place of a type, where a batch has only switched to another channel."""
 
 
 class Control(IntEnum):
@@ -42,28 +48,17 @@ class Control(IntEnum):
     CLOSE = 3
 
 
-class Open(NamedTuple):
-    """An open as it stands in its frame.
+Open: TypeAlias = tuple[int, str, bytes | None, int]
+"""(channel, protocol, id, handshake): the sender's number for the channel, the protocol's name, the
+binary id or None, and the position in the frame where the protocol's own handshake begins."""
 
-    Attributes:
-        channel: the sender's number for the channel.
-        protocol: its name.
-        id: binary id, None where there is none.
-        handshake: position in the frame where the protocol's own handshake begins.
-    """
 
-    channel: int
-    protocol: str
-    id: bytes | None
-    handshake: int
-
-    @classmethod
-    def decode(cls, data: bytes, start: int, end: int) -> Open:
-        """Read the payload of an open from `data[start:end]`."""
-        channel, position = uint.decode(data, start, end)
-        protocol, position = string.decode(data, position, end)
-        id, position = optional_buffer.decode(data, position, end)
-        return cls(channel, protocol, id, position)
+def decode_open(data: bytes, start: int, end: int) -> Open:
+    """Read the payload of an open from `data[start:end]`."""
+    channel, position = uint.decode(data, start, end)
+    protocol, position = string.decode(data, position, end)
+    id, position = optional_buffer.decode(data, position, end)
+    return channel, protocol, id, position
 
 
 def open_body(channel: int, protocol: str, id: bytes | None, handshake: bytes) -> bytes:
@@ -100,24 +95,82 @@ def encode_batch(bodies: Sequence[tuple[int, bytes]]) -> bytes:
     return b"".join(parts)
 
 
-def iter_batch(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Yield (channel, start, end) of every body in the payload of a batch, as it is read.
+def _uint_size(value: int) -> int:
+    if value <= 0xFC:
+        return 1
+    return 3 if value <= 0xFFFF else 5 if value <= 0xFFFFFFFF else 9
 
-    A switch to another channel is yielded too, with `start` and `end` alike, so that whoever
-    counts steps counts those as well. Raises EncodingError or ProtocolError at the first byte that
-    is wrong; the bodies before it have been yielded by then.
+
+class FrameBuilder:
+    """Collects bodies and makes frames of them: a batch, or a lone message.
+
+    Attributes:
+        size: bytes that the frame of what is collected would have, as a batch; 0 for nothing.
+    """
+
+    __slots__ = ("_batch_messages", "_batch_size", "_bodies", "_channel", "_frame_size", "size")
+
+    def __init__(self, batch_size: int, batch_messages: int, frame_size: int) -> None:
+        """Make batches that are full with so many bytes, or so many messages.
+
+        None is larger than `frame_size` unless its only body is.
+        """
+        self._batch_size = batch_size
+        self._batch_messages = batch_messages
+        self._frame_size = frame_size
+        self._bodies: list[tuple[int, bytes]] = []
+        self._channel = -1
+        self.size = 0
+
+    def add(self, channel: int, body: bytes) -> bytes | None:
+        """Collect `body`; return the frame of what came before it, if that is full now."""
+        cut = None
+        cost = _uint_size(len(body)) + len(body)
+        switch = 1 + _uint_size(channel)
+        if (
+            self.size >= self._batch_size
+            or len(self._bodies) >= self._batch_messages
+            or (self._bodies and self.size + switch + cost > self._frame_size)
+        ):
+            cut = self.take()
+        if not self._bodies:
+            self.size = 1 + switch
+        elif channel != self._channel:
+            cost += switch
+        self._channel = channel
+        self._bodies.append((channel, body))
+        self.size += cost
+        return cut
+
+    def take(self) -> bytes | None:
+        """Return all that is collected as one frame, and forget it; None if there is nothing."""
+        bodies = self._bodies
+        if not bodies:
+            return None
+        self._bodies = []
+        self.size = 0
+        return encode_frame(*bodies[0]) if len(bodies) == 1 else encode_batch(bodies)
+
+
+def iter_batch(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+    """Yield (channel, type, start, end) of every body in the payload of a batch, as it is read.
+
+    `data[start:end]` is what comes after the type. A switch to another channel is yielded too, with
+    `SWITCH` for a type, so that whoever counts steps counts those as well. Raises EncodingError or
+    ProtocolError at the first byte that is wrong; the bodies before it have been yielded by then.
     """
     channel, position = uint.decode(data, start, end)
     while position < end:
         size, position = uint.decode(data, position, end)
         if size == 0:
             channel, position = uint.decode(data, position, end)
-            yield channel, position, position
+            yield channel, SWITCH, position, position
             continue
         after = position + size
         if after > end:
             raise ProtocolError(
                 f"expected {size} bytes of a batched message at {position}, got {end - position}"
             )
-        yield channel, position, after
+        type, position = uint.decode(data, position, after)
+        yield channel, type, position, after
         position = after

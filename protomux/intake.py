@@ -17,7 +17,7 @@ from typing import Final
 
 from protomux.encoding import uint
 from protomux.errors import LimitExceeded, ProtomuxError
-from protomux.frames import CONTROL, Control, iter_batch
+from protomux.frames import CONTROL, SWITCH, Control, iter_batch
 from protomux.limits import Limits
 from protomux.streams.base import FramedStream
 
@@ -45,10 +45,11 @@ class Intake:
     What its receiver raises, and whatever is wrong with a frame, goes to `fail(error)`.
 
     Attributes:
-        receive: receive(channel, data, start, end), to be set before the first frame comes.
+        receive: receive(channel, type, data, start, end), to be set before the first frame comes;
+            `data[start:end]` is the payload.
     """
 
-    receive: Callable[[int, bytes, int, int], None]
+    receive: Callable[[int, int, bytes, int, int], None]
 
     def __init__(
         self,
@@ -64,6 +65,7 @@ class Intake:
         self._pauses = 0
         self._stream_pauses = 0
         self._left = SLICE
+        self._until_look = _LOOK
         self._turn_began = 0.0
         self._turn_is_due = False
         self._stream_is_paused = False
@@ -73,7 +75,7 @@ class Intake:
         self._ended: Callable[[], None] | None = None
         # the batch in hand
         self._frame = b""
-        self._bodies: Iterator[tuple[int, int, int]] | None = None
+        self._bodies: Iterator[tuple[int, int, int, int]] | None = None
         self._count = 0
         # of a stream that goes on for a while after it was asked to pause
         self._frames: deque[bytes] = deque()
@@ -179,19 +181,20 @@ class Intake:
             self._count_step(1)
             return
         try:
-            channel, position = uint.decode(frame, 0, len(frame))
-            if channel == CONTROL:
-                type, after = uint.decode(frame, position, len(frame))
-                if type == Control.BATCH:
-                    self._frame = frame
-                    self._bodies = iter_batch(frame, after, len(frame))
-                    self._count = 0
-                    self._go_on(self._bodies)
-                    return
+            end = len(frame)
+            channel, position = uint.decode(frame, 0, end)
+            type, position = uint.decode(frame, position, end)
+            if channel != CONTROL:
+                self._count_step(1)
+            elif type != Control.BATCH:
                 self._count_step(_CONTROL_COST)
             else:
-                self._count_step(1)
-            self.receive(channel, frame, position, len(frame))
+                self._frame = frame
+                self._bodies = iter_batch(frame, position, end)
+                self._count = 0
+                self._go_on(self._bodies)
+                return
+            self.receive(channel, type, frame, position, end)
         except Exception as error:  # an application's encoding may raise anything
             self._refuse(error)
 
@@ -201,16 +204,19 @@ class Intake:
             error.__traceback__ = None
         self._fail(error)
 
-    def _go_on(self, bodies: Iterator[tuple[int, int, int]]) -> None:
+    def _go_on(self, bodies: Iterator[tuple[int, int, int, int]]) -> None:
         """Hand on bodies of the batch in hand, until it or the turn is over."""
-        for channel, start, end in bodies:
-            self._count_step(1 if channel != CONTROL else _CONTROL_COST)
-            if end > start:  # else the batch has only switched to another channel
+        frame, receive = self._frame, self.receive
+        for channel, type, start, end in bodies:
+            self._until_look = steps = self._until_look - (1 if channel else _CONTROL_COST)
+            if steps <= 0:
+                self._look()
+            if type != SWITCH:
                 self._count += 1
-                self.receive(channel, self._frame, start, end)
+                receive(channel, type, frame, start, end)
             if self._is_closed:
                 return
-            if self._pauses or self._turn_is_due:
+            if self._turn_is_due or self._pauses:
                 self._check_count()
                 return
         self._check_count()
@@ -218,16 +224,22 @@ class Intake:
         self._frame = b""
 
     def _count_step(self, cost: int) -> None:
-        """Count a message; ask for a turn of the loop when there were enough."""
-        left = self._left = self._left - cost
-        if left <= 0:
+        """Count a message; look at the time when there were enough."""
+        self._until_look -= cost
+        if self._until_look <= 0:
+            self._look()
+
+    def _look(self) -> None:
+        """Ask for a turn of the loop when the messages since the last were enough."""
+        is_first = self._left == SLICE
+        self._left -= _LOOK - self._until_look
+        self._until_look = _LOOK
+        if self._left <= 0:
             self._yield()
-        elif left // _LOOK != (left + cost) // _LOOK:
-            now = self._loop.time()
-            if left + cost >= SLICE - _LOOK:
-                self._turn_began = now
-            elif now - self._turn_began > TURN:
-                self._yield()
+        elif is_first:
+            self._turn_began = self._loop.time()
+        elif self._loop.time() - self._turn_began > TURN:
+            self._yield()
 
     def _check_count(self) -> None:
         most = self._limits.batch_messages
@@ -243,6 +255,7 @@ class Intake:
     def _next_turn(self) -> None:
         self._turn_is_due = False
         self._left = SLICE
+        self._until_look = _LOOK
         self._hand_on()
 
     def _hand_on(self) -> None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from protomux.asking import PairCallback
-from protomux.channel import Channel, MessageSpec
+from protomux.channel import Channel, Handlers, MessageSpec
 from protomux.encoding import BytesLike, Encoding, string
 from protomux.errors import EncodingError
 from protomux.intake import Intake
@@ -30,7 +30,8 @@ _log = logging.getLogger("protomux")
 
 def _key(protocol: str, id: BytesLike | None) -> Key:
     """Return the names of a place as the tables know them; EncodingError if they are none."""
-    string.encode(protocol)
+    if not (isinstance(protocol, str) and protocol.isascii()):
+        string.encode(protocol)
     if id is not None and not isinstance(id, bytes | bytearray | memoryview):
         raise EncodingError(f"expected an id of bytes or None, got {id!r}")
     return protocol, bytes(id) if id else None
@@ -147,7 +148,7 @@ class Protomux:
         aliases: Iterable[str] = (),
         unique: bool = True,
         handshake: Encoding[Any] | None = None,
-        messages: Iterable[MessageSpec] = (),
+        messages: Handlers | Iterable[MessageSpec] = (),
         user_data: Any = None,
         on_open: Callable[[Any, Channel], object] | None = None,
         on_close: Callable[[bool, Channel], object] | None = None,
@@ -162,7 +163,8 @@ class Protomux:
             unique: return None if a channel of (protocol, id) is opened here already.
             handshake: encoding of what goes along with the open, both ways.
             messages: the message types in order, each an encoding, (encoding, on_message), the
-                keyword arguments of `Channel.add_message`, or None for one that is skipped.
+                keyword arguments of `Channel.add_message`, or None for one that is skipped. Who
+                creates many channels of one protocol makes `Handlers.of` them once.
             on_open: on_open(handshake, channel) when both sides are open.
             on_close: on_close(is_remote, channel).
             on_destroy: on_destroy(channel) when the last hook has ended after the close.

@@ -1,6 +1,6 @@
 """The messages of one loop tick, on their way into one frame and into the stream.
 
-Knows sizes and when to write, nothing of channels.
+Knows when to write, and how much may wait; nothing of channels.
 """
 
 from __future__ import annotations
@@ -9,66 +9,14 @@ import asyncio
 from collections.abc import Callable
 
 from protomux.errors import LimitExceeded
-from protomux.frames import encode_batch, encode_frame
+from protomux.frames import FrameBuilder
 from protomux.limits import Limits
 from protomux.streams.base import FramedStream
 
-__all__ = ["FRAME_OVERHEAD", "FrameWriter", "Outbox"]
+__all__ = ["FRAME_OVERHEAD", "FrameWriter"]
 
 FRAME_OVERHEAD = 64
 """More than a frame adds to the longest message: its integers have 9 bytes at most each."""
-
-
-def _uint_size(value: int) -> int:
-    if value <= 0xFC:
-        return 1
-    return 3 if value <= 0xFFFF else 5 if value <= 0xFFFFFFFF else 9
-
-
-class Outbox:
-    """Collects (channel, body) pairs and makes frames of them: a batch, or a lone message."""
-
-    __slots__ = ("_bodies", "_channel", "_limits", "size")
-
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._bodies: list[tuple[int, bytes]] = []
-        self._channel = -1
-        self.size = 0
-        """Bytes that the frame of what is collected would have, as a batch."""
-
-    def add(self, channel: int, body: bytes) -> bytes | None:
-        """Collect `body`; return the frame of what came before it, if that is full now.
-
-        Full is the size at which the originals cut a batch, or where the body would make the
-        frame larger than a stream can carry.
-        """
-        cut = None
-        cost = _uint_size(len(body)) + len(body)
-        switch = 1 + _uint_size(channel)
-        if (
-            self.size >= self._limits.batch_size
-            or len(self._bodies) >= self._limits.batch_messages
-            or (self._bodies and self.size + switch + cost > self._limits.frame_size)
-        ):
-            cut = self.take()
-        if not self._bodies:
-            self.size = 1 + switch
-        elif channel != self._channel:
-            cost += switch
-        self._channel = channel
-        self._bodies.append((channel, body))
-        self.size += cost
-        return cut
-
-    def take(self) -> bytes | None:
-        """Return all that is collected as one frame, and forget it; None if there is nothing."""
-        bodies = self._bodies
-        if not bodies:
-            return None
-        self._bodies = []
-        self.size = 0
-        return encode_frame(*bodies[0]) if len(bodies) == 1 else encode_batch(bodies)
 
 
 class FrameWriter:
@@ -76,7 +24,28 @@ class FrameWriter:
 
     `on_drain()` is called whenever `drained` has become True again, `fail(error)` when the stream
     loses a frame or does not keep up with more than `Limits.unsent_most` bytes.
+
+    Attributes:
+        drained: the stream keeps up, and not too much waits for the end of the tick.
     """
+
+    __slots__ = (
+        "_builder",
+        "_corks",
+        "_drain_is_owed",
+        "_fail",
+        "_flush_is_due",
+        "_is_closed",
+        "_is_ready",
+        "_limits",
+        "_longest",
+        "_loop",
+        "_on_drain",
+        "_stream",
+        "_unsent",
+        "_unsent_size",
+        "drained",
+    )
 
     def __init__(
         self,
@@ -91,7 +60,10 @@ class FrameWriter:
         self._fail = fail
         self._limits = limits
         self._loop = loop
-        self._outbox = Outbox(limits)
+        self._builder = FrameBuilder(limits.batch_size, limits.batch_messages, limits.frame_size)
+        self._longest = limits.frame_size - FRAME_OVERHEAD
+        self._unsent_size = limits.unsent_size
+        self.drained = True
         self._corks = 0
         self._flush_is_due = False
         self._is_ready = True
@@ -99,29 +71,27 @@ class FrameWriter:
         self._drain_is_owed = False
         self._is_closed = False
 
-    @property
-    def drained(self) -> bool:
-        """The stream keeps up, and not too much waits for the end of the tick."""
-        return self._is_ready and self._outbox.size <= self._limits.unsent_size
-
     def check_size(self, size: int) -> None:
         """Raise LimitExceeded for a message whose bytes a frame cannot carry."""
-        most = self._limits.frame_size - FRAME_OVERHEAD
-        if size > most:
-            raise LimitExceeded(f"expected a message of at most {most} bytes, got {size}")
+        if size > self._longest:
+            raise LimitExceeded(f"expected a message of at most {self._longest} bytes, got {size}")
 
     def send(self, channel: int, body: bytes) -> bool:
         """Take `body` for the next frame; False: better wait for `on_drain`."""
-        self.check_size(len(body))
+        if len(body) > self._longest:
+            self.check_size(len(body))
         if self._is_closed:
             return False
-        cut = self._outbox.add(channel, body)
+        builder = self._builder
+        cut = builder.add(channel, body)
         if cut is not None:
             self._write(cut)
-        if self._corks == 0:
+            self.drained = self._is_ready
+        if not self._flush_is_due and self._corks == 0:
             self._flush_soon()
-        if self.drained:
+        if self._is_ready and builder.size <= self._unsent_size:
             return True
+        self.drained = False
         self._drain_is_owed = True
         return False
 
@@ -134,7 +104,7 @@ class FrameWriter:
         if self._corks == 0:
             raise RuntimeError("expected a cork() before uncork()")
         self._corks -= 1
-        if self._outbox.size:
+        if self._builder.size:
             self._flush_soon()
 
     def set_ready(self, is_ready: bool) -> None:
@@ -144,12 +114,13 @@ class FrameWriter:
             self._unsent = 0
             self._drain()
         else:
+            self.drained = False
             self._drain_is_owed = True
 
     def close(self) -> None:
         """Write nothing more, and forget what waits."""
         self._is_closed = True
-        self._outbox.take()
+        self._builder.take()
 
     def _flush_soon(self) -> None:
         if not self._flush_is_due:
@@ -160,7 +131,7 @@ class FrameWriter:
         self._flush_is_due = False
         if self._corks:
             return
-        frame = self._outbox.take()
+        frame = self._builder.take()
         if frame is not None:
             self._write(frame)
             self._drain()
@@ -177,12 +148,13 @@ class FrameWriter:
                     f"{self._limits.unsent_most} may"
                 )
             if not self._stream.write(frame):
-                self._is_ready = False
+                self._is_ready = self.drained = False
                 self._drain_is_owed = True
         except Exception as error:  # a stream that loses a frame is of no use any more
             self._fail(error)
 
     def _drain(self) -> None:
+        self.drained = self._is_ready and self._builder.size <= self._unsent_size
         if self._drain_is_owed and self.drained:
             self._drain_is_owed = False
             self._on_drain()

@@ -38,7 +38,8 @@ class RemoteChannel(Generic[OwnT]):
         number: the peer's number for it.
         protocol: the name under which the peer opened it, which may be an alias here.
         handshake: the bytes that came with its open.
-        held: (type, payload) of messages that came before our side was open; None from then on.
+        held: (type, payload) of messages that came before our side was open.
+        is_held: our side is not open yet.
         held_size: what it counts for among the bytes that are held.
         own: our channel, once one has opened for it.
         is_closed: the peer closed it while it still waited.
@@ -52,6 +53,7 @@ class RemoteChannel(Generic[OwnT]):
         "held",
         "held_size",
         "is_closed",
+        "is_held",
         "number",
         "own",
         "place",
@@ -64,7 +66,8 @@ class RemoteChannel(Generic[OwnT]):
         self.number = number
         self.protocol = protocol
         self.handshake = handshake
-        self.held: list[tuple[int, bytes]] | None = []
+        self.held: list[tuple[int, bytes]] | None = None  # most have none
+        self.is_held = True
         self.held_size = 0
         self.own: OwnT | None = None
         self.is_closed = False
@@ -78,32 +81,30 @@ class Rendezvous(Generic[OwnT]):
 
     Attributes:
         keys: every name that leads here.
-        outgoing: our opens that have no answer yet, by our number; None in place of a channel
-            that we closed meanwhile.
-        incoming: the peer's opens that no channel of ours has opened for yet. A list, since most
-            have one entry at most, and a deque of one costs more than all the rest.
-        reserved: how many of `incoming` are kept, from the first, for channels that were
-            created when there was one and are not opened yet.
+        reserved: how many of the peer's opens that wait are kept, from the first, for channels that
+            were created when there was one and are not opened yet.
         offers: pair callbacks that run now; the unpaired are rejected when the last has ended.
         opened: channels of ours that are opened and not closed.
         last: the channel opened last, until it closes.
     """
 
     __slots__ = (
+        "_incoming",
         "_merged_into",
-        "incoming",
+        "_outgoing",
         "keys",
         "last",
         "offers",
         "opened",
-        "outgoing",
         "reserved",
     )
 
     def __init__(self, key: Key) -> None:
-        self.keys = [key]
-        self.outgoing: OrderedDict[int, OwnT | None] = OrderedDict()
-        self.incoming: list[RemoteChannel[OwnT]] = []
+        self.keys: tuple[Key, ...] = (key,)
+        # Both exist while something is in them: most places have nobody who waits. A list, since
+        # it has one entry at most, mostly, and a deque of one costs more than all the rest.
+        self._outgoing: OrderedDict[int, OwnT | None] | None = None
+        self._incoming: list[RemoteChannel[OwnT]] | None = None
         self.reserved = 0
         self.offers = 0
         self.opened = 0
@@ -121,11 +122,42 @@ class Rendezvous(Generic[OwnT]):
     @property
     def is_idle(self) -> bool:
         """Nobody waits here and nothing is open."""
-        return not (self.opened or self.outgoing or self.incoming or self.reserved or self.offers)
+        return not (self.opened or self._outgoing or self._incoming or self.reserved or self.offers)
+
+    @property
+    def expects_answer(self) -> bool:
+        """An open of ours has no answer yet."""
+        return self._outgoing is not None
+
+    def expect_answer(self, number: int, own: OwnT | None) -> None:
+        """Our channel `number` waits for an answer to its open; None: it was closed meanwhile."""
+        if self._outgoing is None:
+            self._outgoing = OrderedDict()
+        self._outgoing[number] = own
+
+    def answer_first(self) -> tuple[int, OwnT | None]:
+        """Our open that waits longest, of which there must be one, has its answer."""
+        assert self._outgoing is not None
+        answered = self._outgoing.popitem(last=False)
+        self._outgoing = self._outgoing or None
+        return answered
+
+    def answer(self, number: int) -> OwnT | None:
+        """Our open of `number`, which must wait, has its answer."""
+        assert self._outgoing is not None
+        own = self._outgoing.pop(number)
+        self._outgoing = self._outgoing or None
+        return own
+
+    def wait(self, remote: RemoteChannel[OwnT]) -> None:
+        """An open of the peer's waits for one of ours."""
+        if self._incoming is None:
+            self._incoming = []
+        self._incoming.append(remote)
 
     def reserve(self) -> bool:
         """Keep the first unreserved open of the peer for a channel that is being created."""
-        if len(self.incoming) <= self.reserved:
+        if self._incoming is None or len(self._incoming) <= self.reserved:
             return False
         self.reserved += 1
         return True
@@ -138,7 +170,11 @@ class Rendezvous(Generic[OwnT]):
         """
         if has_reservation:
             self.release()
-        return self.incoming.pop(0) if self.incoming else None
+        if self._incoming is None:
+            return None
+        remote = self._incoming.pop(0)
+        self._incoming = self._incoming or None
+        return remote
 
     def release(self) -> None:
         """A channel that had a reservation needs it no more."""
@@ -147,27 +183,29 @@ class Rendezvous(Generic[OwnT]):
 
     def give_up(self, remote: RemoteChannel[OwnT]) -> bool:
         """Let an open go that has waited too long, reserved or not; tell whether it waited here."""
-        if remote not in self.incoming:
+        waiting = self._incoming or []
+        if remote not in waiting:
             return False
-        self.incoming.remove(remote)
-        self.reserved = min(self.reserved, len(self.incoming))
+        waiting.remove(remote)
+        self._incoming = waiting or None
+        self.reserved = min(self.reserved, len(waiting))
         return True
 
     def take_unreserved(self) -> list[RemoteChannel[OwnT]]:
         """Remove and return the opens to reject: nobody was created for them."""
-        rest = []
-        while len(self.incoming) > self.reserved:
-            rest.append(self.incoming.pop())
-        rest.reverse()
+        waiting = self._incoming or []
+        rest = waiting[self.reserved :]
+        self._incoming = waiting[: self.reserved] or None
         return rest
 
     def absorb(self, other: Rendezvous[OwnT]) -> None:
         """Merge `other` into this place; whoever holds `other` finds here by `current`."""
-        for key in other.keys:
-            if key not in self.keys:
-                self.keys.append(key)
-        self.outgoing.update(other.outgoing)
-        self.incoming.extend(other.incoming)
+        self.keys += tuple(key for key in other.keys if key not in self.keys)
+        if other._outgoing is not None:
+            self._outgoing = self._outgoing or OrderedDict()
+            self._outgoing.update(other._outgoing)
+        if other._incoming is not None:
+            self._incoming = (self._incoming or []) + other._incoming
         self.reserved += other.reserved
         self.offers += other.offers
         self.opened += other.opened
@@ -204,7 +242,7 @@ class PairingTable(Generic[OwnT]):
             if other is place:
                 continue
             if other is None:
-                place.keys.append(key)
+                place.keys += (key,)
             else:
                 place.absorb(other)
             for name in place.keys:

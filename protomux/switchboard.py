@@ -21,7 +21,7 @@ from protomux.channel import Channel
 from protomux.deadlines import Deadlines
 from protomux.encoding import uint
 from protomux.errors import LimitExceeded, ProtocolError, StreamClosed
-from protomux.frames import CONTROL, Control, Open, close_body, open_body, reject_body
+from protomux.frames import CONTROL, Control, close_body, decode_open, open_body, reject_body
 from protomux.held import HELD_OVERHEAD, HeldBytes
 from protomux.intake import Intake
 from protomux.limits import Limits
@@ -235,7 +235,7 @@ class Switchboard:
         place.opened += 1
         place.last = link
         if remote is None:
-            place.outgoing[number] = link
+            place.expect_answer(number, link)
             self._unanswered[number] = place
             if channel.aliases:
                 link.announced = _Announced(channel.protocol, handshake)
@@ -290,7 +290,7 @@ class Switchboard:
         if remote is not None:
             self._drop_remote(remote)
         if number in self._unanswered:
-            place.outgoing[number] = None  # the number is free when the peer has answered
+            place.expect_answer(number, None)  # the number is free when the peer has answered
         else:
             self._free.append(number)
         self.places.forget_if_idle(place)
@@ -307,13 +307,12 @@ class Switchboard:
         """Both sides are open: tell the channel, then deliver what came meanwhile, in order."""
         channel = link.channel
         channel.complete(remote.handshake)
-        held = remote.held
-        assert held is not None
-        for type, payload in held:  # grows when a stream delivers from inside a hook
+        # Grows when a stream delivers from inside a hook.
+        for type, payload in remote.held or ():
             if self.is_gone or channel.is_closed:
                 return
             channel.deliver(type, payload, 0, len(payload))
-        remote.held = None
+        remote.is_held = False
         remote.handshake = b""
         self._release_held(remote)
         if remote.is_closed and not channel.is_closed:
@@ -321,19 +320,18 @@ class Switchboard:
 
     # The peer's channels.
 
-    def receive(self, channel: int, data: bytes, start: int, end: int) -> None:
-        """A message came: `data[start:end]` is type and payload, `channel` the peer's number."""
-        type, position = uint.decode(data, start, end)
+    def receive(self, channel: int, type: int, data: bytes, start: int, end: int) -> None:
+        """A message came: `data[start:end]` is the payload, `channel` the peer's number."""
         if channel == CONTROL:
-            self._receive_control(type, data, position, end)
+            self._receive_control(type, data, start, end)
             return
         remote = self._remotes.get(channel)
         if remote is None:
             return  # was in flight when the channel closed
-        if remote.held is not None:
-            self._hold(remote, type, data[position:end])
+        if remote.is_held:
+            self._hold(remote, type, data[start:end])
         elif remote.own is not None:
-            remote.own.channel.deliver(type, data, position, end)
+            remote.own.channel.deliver(type, data, start, end)
 
     def _receive_control(self, type: int, data: bytes, start: int, end: int) -> None:
         if type == Control.BATCH:  # the outer one was taken apart by the intake
@@ -346,7 +344,7 @@ class Switchboard:
             self._receive_close(uint.decode(data, start, end)[0])
 
     def _receive_open(self, data: bytes, start: int, end: int) -> None:
-        number, protocol, id, handshake = Open.decode(data, start, end)
+        number, protocol, id, handshake = decode_open(data, start, end)
         if number == CONTROL or number > self._remote_highest + 1 or number in self._remotes:
             raise ProtocolError(
                 f"invalid open: expected a free channel number from 1 to "
@@ -361,13 +359,13 @@ class Switchboard:
         self._remote_highest = max(self._remote_highest, number)
         remote: RemoteChannel[OwnLink]
         place = self.places.find(protocol, id)
-        if place is None or not place.outgoing:
+        if place is None or not place.expects_answer:
             remote = RemoteChannel(number, protocol, data[handshake:end])
             remote.size = end - start
             self._receive_unexpected(place, remote, id)
             return
         remote = RemoteChannel(number, protocol, data[handshake:end])
-        own_number, link = place.outgoing.popitem(last=False)
+        own_number, link = place.answer_first()
         del self._unanswered[own_number]
         if link is None:
             # We closed it before this answer came. An original overlooks a close that comes
@@ -403,7 +401,7 @@ class Switchboard:
         self._remotes[remote.number] = remote
         self._waiting.add(remote)
         self._waiting_size += remote.size
-        place.incoming.append(remote)
+        place.wait(remote)
         place.offers += 1
         remote.question = self.pair_callbacks.ask(callback, id, lambda: self._answered(remote))
 
@@ -451,7 +449,7 @@ class Switchboard:
         place = self._unanswered.pop(number, None)
         if place is not None:
             place = place.current
-            link = place.outgoing.pop(number)
+            link = place.answer(number)
             if link is None:
                 self._free.append(number)
                 self.places.forget_if_idle(place)
@@ -472,23 +470,25 @@ class Switchboard:
         remote = self._remotes.get(number)
         if remote is None:
             return  # closed from both sides at once
-        if remote.own is not None and remote.held is None:
+        if remote.own is not None and not remote.is_held:
             self._close_remotely(remote.own)
         else:
             remote.is_closed = True  # the open is still to be answered, its messages delivered
 
     def _hold(self, remote: RemoteChannel[OwnLink], type: int, payload: bytes) -> None:
-        assert remote.held is not None
         if remote.is_closed:
             return
+        if remote.held is None:
+            remote.held = []
         remote.held.append((type, payload))
         size = len(payload) + HELD_OVERHEAD
         remote.held_size += size
         self.held.add(size)
 
     def _release_held(self, remote: RemoteChannel[OwnLink]) -> None:
-        size, remote.held_size = remote.held_size, 0
-        self.held.release(size)
+        if remote.held is not None:
+            size, remote.held_size, remote.held = remote.held_size, 0, None
+            self.held.release(size)
 
     def _waited(self, remote: RemoteChannel[OwnLink]) -> None:
         self._waiting.discard(remote)

@@ -66,7 +66,10 @@ class Carrier:
     def announced(self, entries: int) -> None:
         """The peer announced so many entries."""
         now = self.mux.loop.time()
-        self._pause(max(self._announces.take(1, now), self._entries.take(entries, now)))
+        seconds = self._announces.take(1, now)
+        longer = self._entries.take(entries, now)
+        if seconds or longer:
+            self._pause(max(seconds, longer))
 
     def asked(self) -> None:
         """The peer sent a lookup, or an info."""

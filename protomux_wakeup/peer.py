@@ -7,10 +7,11 @@ when it does.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 from protomux import Channel, LimitExceeded
+from protomux.encoding import uint
 from protomux.streams import FramedStream
 from protomux_wakeup import messages
 from protomux_wakeup.backlog import Backlog
@@ -18,6 +19,11 @@ from protomux_wakeup.carrier import Carrier
 from protomux_wakeup.messages import Info, Lookup, MessageType
 
 __all__ = ["Peer", "PeerTopic"]
+
+# What a body begins with: its type. No channel of a peer needs `Message`s of its own for that.
+_LOOKUP, _ANNOUNCE, _INFO = (
+    uint.encode(type) for type in (MessageType.LOOKUP, MessageType.ANNOUNCE, MessageType.INFO)
+)
 
 
 class PeerTopic(Protocol):
@@ -129,15 +135,20 @@ class Peer:
         self._wait().look_up(lookup)
         return False
 
-    def send_announce(self, entries: Iterable[tuple[bytes, int]]) -> bool:
-        """Tell the peer."""
-        writers = entries if isinstance(entries, list) else messages.writers_of(entries)
-        if self._keeps_up and len(writers) <= self.carrier.limits.announce_entries:
+    def send_announce(self, writers: Sequence[tuple[bytes, int]], payload: bytes) -> bool:
+        """Tell the peer of `writers`, which `payload` says."""
+        if (
+            self._backlog is None
+            and self.channel.drained
+            and len(writers) <= self.carrier.limits.announce_entries
+        ):
             try:
-                return self._send(writers)
+                is_drained = self.channel.send_body(_ANNOUNCE + payload)
             except LimitExceeded:
                 pass  # too large for a frame, so it goes in parts
-        messages.announce.encode(writers)
+            else:
+                self.carrier.stats.wire_announce.tx += 1
+                return is_drained
         was_behind = self._backlog is not None
         backlog = self._wait()
         backlog.announce(writers)
@@ -162,13 +173,13 @@ class Peer:
     def _send(self, message: Info | Lookup | list[tuple[bytes, int]]) -> bool:
         stats = self.carrier.stats
         if isinstance(message, list):
-            is_drained = self.channel.messages[MessageType.ANNOUNCE].send(message)
+            is_drained = self.channel.send_body(_ANNOUNCE + messages.announce.encode(message))
             stats.wire_announce.tx += 1
         elif isinstance(message, Lookup):
-            is_drained = self.channel.messages[MessageType.LOOKUP].send(message)
+            is_drained = self.channel.send_body(_LOOKUP + messages.lookup.encode(message))
             stats.wire_lookup.tx += 1
         else:
-            is_drained = self.channel.messages[MessageType.INFO].send(message)
+            is_drained = self.channel.send_body(_INFO + messages.info.encode(message))
             stats.wire_info.tx += 1
         return is_drained
 

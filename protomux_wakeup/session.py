@@ -6,12 +6,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Final, Self, TypeAlias
+from typing import Final, Self, TypeAlias
 from weakref import WeakSet
 
 from protomux import Protomux
 from protomux.hooks import is_pending, settle
 from protomux.streams import FramedStream
+from protomux_wakeup import messages
 from protomux_wakeup.events import (
     Announced,
     Event,
@@ -77,6 +78,16 @@ class Session:
         is_active: this session wants news.
         is_destroyed: it was destroyed, or its `Wakeup` was.
     """
+
+    __slots__ = (
+        "__weakref__",
+        "_events",
+        "_hooks",
+        "_limits",
+        "is_active",
+        "is_destroyed",
+        "topic",
+    )
 
     def __init__(
         self, topic: Topic, is_active: bool, hooks: Mapping[str, Hook], limits: Limits
@@ -161,7 +172,9 @@ class Session:
         """
         if self.is_destroyed or peer.is_removed or peer.is_pending:
             return False
-        return peer.send_announce(writers)
+        if not isinstance(writers, list):
+            writers = messages.writers_of(writers)
+        return peer.send_announce(writers, messages.announce.encode(writers))
 
     def announce_by_stream(
         self, stream: FramedStream | Protomux, writers: Iterable[tuple[bytes, int]]
@@ -172,9 +185,12 @@ class Session:
 
     def broadcast_announce(self, writers: Iterable[tuple[bytes, int]]) -> None:
         """As `announce`, for every proven peer of the topic."""
-        writers = list(writers)
+        if not isinstance(writers, list):
+            writers = messages.writers_of(writers)
+        payload = messages.announce.encode(writers)
         for peer in self.topic.peers:
-            self.announce(peer, writers)
+            if not (peer.is_removed or self.is_destroyed):  # by the hook of another
+                peer.send_announce(writers, payload)
 
     def active(self) -> None:
         """Want news: the topic opens on streams where it is not, and tells its peers."""
@@ -214,27 +230,27 @@ class Session:
 
     def peer_added(self, peer: Peer) -> None:
         """`peer` has proved the capability."""
-        self._emit("on_peer_add", PeerAdded(peer), peer, self)
+        self._emit("on_peer_add", PeerAdded, peer)
 
     def peer_removed(self, peer: Peer) -> None:
         """`peer` is gone."""
-        self._emit("on_peer_remove", PeerRemoved(peer), peer, self)
+        self._emit("on_peer_remove", PeerRemoved, peer)
 
     def peer_active(self, peer: Peer) -> None:
         """`peer` has become active."""
-        self._emit("on_peer_active", PeerActive(peer), peer, self)
+        self._emit("on_peer_active", PeerActive, peer)
 
     def peer_inactive(self, peer: Peer) -> None:
         """`peer` is not active any more."""
-        self._emit("on_peer_inactive", PeerInactive(peer), peer, self)
+        self._emit("on_peer_inactive", PeerInactive, peer)
 
     def announced(self, writers: list[Writer], peer: Peer) -> None:
         """`peer` told us of `writers`."""
-        self._emit("on_announce", Announced(peer, writers), writers, peer, self)
+        self._emit("on_announce", Announced, peer, writers)
 
     def looked_up(self, lookup: Lookup, peer: Peer) -> None:
         """`peer` asked us."""
-        self._emit("on_lookup", LookedUp(peer, lookup), lookup, peer, self)
+        self._emit("on_lookup", LookedUp, peer, lookup)
 
     def ended(self) -> None:
         """The session is not of the topic any more."""
@@ -255,14 +271,19 @@ class Session:
         if isinstance(error, Exception):
             _log.error("on_destroy of %r failed", self, exc_info=error)
 
-    def _emit(self, name: str, event: Event, *args: Any) -> None:
+    def _emit(self, name: str, event: Callable[..., Event], peer: Peer, *said: object) -> None:
+        """Queue `event(peer, *said)` where somebody iterates, and call the hook of that `name`."""
         if self.is_destroyed:
             return
+        if self._events is not None:
+            self._queue(event(peer, *said))
+        hook = self._hooks.get(name)
+        if hook is not None:
+            peer.channel.run_hook(hook, *said, peer, self)
+
+    def _queue(self, event: Event) -> None:
         for events in list(self._events or ()):
             guilty = events.put(event)
             if guilty is not None:
                 most = self._limits.queued_events
                 guilty.overflow("entries that wait for the application", most)
-        hook = self._hooks.get(name)
-        if hook is not None:
-            event.peer.channel.run_hook(hook, *args)

@@ -24,21 +24,17 @@ class TokenBucket:
 
     def take(self, cost: float, now: float) -> float:
         """Take `cost`; return the seconds until there is nothing owed, 0 if there is not."""
-        self._fill(now)
-        self._level -= cost
-        if self._level >= 0:
+        level = self._level + (now - self._since) * self._per_second
+        self._since = now
+        self._level = level = (level if level < self._burst else self._burst) - cost
+        if level >= 0:
             return 0.0
-        return -self._level / self._per_second if self._per_second else inf
+        return -level / self._per_second if self._per_second else inf
 
     def take_if_there(self, cost: float, now: float) -> bool:
         """Take `cost` if so much is there; tell whether it was."""
-        self._fill(now)
+        self.take(0, now)
         if self._level < cost:
             return False
         self._level -= cost
         return True
-
-    def _fill(self, now: float) -> None:
-        level = self._level + (now - self._since) * self._per_second
-        self._level = level if level < self._burst else self._burst
-        self._since = now

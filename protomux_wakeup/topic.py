@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from protomux import Channel, Protomux
+from protomux.channel import Handlers
 from protomux.streams import FramedStream
 from protomux_wakeup import messages
 from protomux_wakeup.capability import Capability
@@ -26,7 +27,7 @@ from protomux_wakeup.messages import Handshake, Info, Lookup, Writer
 from protomux_wakeup.metrics import Stats
 from protomux_wakeup.peer import Peer
 
-__all__ = ["Member", "Topic", "TopicHost"]
+__all__ = ["Member", "Topic", "TopicHost", "handlers"]
 
 
 class Member(Protocol):
@@ -104,6 +105,43 @@ class TopicHost(Protocol):
         ...
 
 
+def handlers(announce_entries: int) -> Handlers:
+    """Return what the channels of all topics do with messages.
+
+    An announce may have so many entries.
+    """
+    return Handlers.of(
+        [
+            (messages.lookup, _looked_up),
+            (messages.AnnounceEncoding(announce_entries), _announced),
+            (messages.info, _informed),
+        ]
+    )
+
+
+# The hooks of a peer's channel. None of them holds a topic, so there is one of each for all.
+
+
+def _opened(handshake: Handshake, channel: Channel) -> None:
+    channel.user_data.topic.peer_opened(channel.user_data, handshake)
+
+
+def _closed(_is_remote: bool, channel: Channel) -> None:
+    channel.user_data.topic.peer_closed(channel.user_data)
+
+
+def _looked_up(lookup: Lookup, channel: Channel) -> None:
+    channel.user_data.topic.looked_up(lookup, channel.user_data)
+
+
+def _announced(writers: list[Writer], channel: Channel) -> None:
+    channel.user_data.topic.announced(writers, channel.user_data)
+
+
+def _informed(info: Info, channel: Channel) -> None:
+    channel.user_data.topic.informed(info, channel.user_data)
+
+
 class Topic:
     """One capability's sessions and peers.
 
@@ -114,12 +152,32 @@ class Topic:
         is_destroyed: it was collected, or its `Wakeup` was destroyed.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_active_peers",
+        "_active_sessions",
+        "_handlers",
+        "_host",
+        "_is_idle",
+        "_is_telling",
+        "_news",
+        "_peers",
+        "_peers_view",
+        "_sessions",
+        "_sessions_view",
+        "_stats",
+        "capability",
+        "id",
+        "is_active",
+        "is_destroyed",
+    )
+
     def __init__(
         self,
         host: TopicHost,
         capability: Capability,
         is_active: bool,
-        announce: messages.AnnounceEncoding,
+        handlers: Handlers,
     ) -> None:
         self.id = capability.id
         self.capability = capability
@@ -127,44 +185,45 @@ class Topic:
         self.is_destroyed = False
         self._host = host
         self._stats = host.stats
-        self._announce = announce
+        self._handlers = handlers
         self._sessions: dict[Member, None] = {}
-        self._peers: dict[Peer, None] = {}
-        self._pending: dict[Peer, None] = {}
-        self._by_stream: dict[FramedStream, Peer] = {}
+        self._sessions_view: tuple[Member, ...] | None = ()
+        self._peers: dict[FramedStream, Peer] = {}  # a peer goes to the end when it is proven
+        self._peers_view: tuple[Peer, ...] | None = ()
         self._active_peers = 0
         self._active_sessions = 0
         self._is_idle = False
-        self._peers_view: tuple[Peer, ...] | None = ()
-        self._news: deque[tuple[Callable[[Member], None], tuple[Member, ...]]] = deque()
+        self._news: deque[tuple[Callable[[Member], None], tuple[Member, ...]]] | None = None
         self._is_telling = False
 
     def __repr__(self) -> str:
         return (
             f"<Topic {self.id.hex()[:16]} {'active' if self.is_active else 'inactive'} "
-            f"{len(self._sessions)} sessions {len(self._peers)} peers>"
+            f"{len(self._sessions)} sessions {len(self.peers)} peers>"
         )
 
     @property
     def peers(self) -> tuple[Peer, ...]:
         """The proven peers, in the order in which they came."""
         if self._peers_view is None:
-            self._peers_view = tuple(self._peers)
+            self._peers_view = tuple([each for each in self._peers.values() if not each.is_pending])
         return self._peers_view
 
     @property
     def pending_peers(self) -> tuple[Peer, ...]:
         """Peers that were asked for their proof and have not answered."""
-        return tuple(self._pending)
+        return tuple([each for each in self._peers.values() if each.is_pending])
 
     @property
     def sessions(self) -> tuple[Member, ...]:
         """Its sessions, in the order in which they were made."""
-        return tuple(self._sessions)
+        if self._sessions_view is None:
+            self._sessions_view = tuple(self._sessions)
+        return self._sessions_view
 
     def peer_of(self, stream: FramedStream) -> Peer | None:
         """Return the peer, pending or proven, on `stream`."""
-        return self._by_stream.get(stream)
+        return self._peers.get(stream)
 
     # Sessions
 
@@ -172,6 +231,7 @@ class Topic:
         """Make `session` a member."""
         self._stats.sessions_opened += 1
         self._sessions[session] = None
+        self._sessions_view = None
         self._active_sessions += session.is_active
         self._refresh()
 
@@ -179,6 +239,7 @@ class Topic:
         """Let `session` go."""
         if session in self._sessions:
             del self._sessions[session]
+            self._sessions_view = None
             self._stats.sessions_closed += 1
             self._active_sessions -= session.is_active
             self._refresh()
@@ -194,7 +255,7 @@ class Topic:
         is_active = self._active_sessions > 0
         if is_active is not self.is_active:
             self.is_active = is_active
-            for peer in [*self._pending, *self._peers]:
+            for peer in self.pending_peers + self.peers:
                 peer.send_info(is_active)
             if is_active:
                 self.connect_all()
@@ -206,11 +267,12 @@ class Topic:
             return
         self.is_destroyed = True
         self._stats.topics_gcd += 1
-        for peer in [*self._peers, *self._pending]:
+        for peer in self.peers + self.pending_peers:
             peer.channel.close()
         self._stats.sessions_closed += len(self._sessions)
         self._tell(lambda session: session.ended())
         self._sessions.clear()
+        self._sessions_view = ()
         self._host.topic_destroyed(self)
 
     # Peers
@@ -228,44 +290,38 @@ class Topic:
         """Open the topic on one stream; answers the peer if that has opened it already."""
         stream = carrier.mux.stream
         handshake_hash = stream.handshake_hash
-        if stream in self._by_stream or handshake_hash is None or self.is_destroyed:
+        if stream in self._peers or handshake_hash is None or self.is_destroyed:
             return
         peer = Peer(self, carrier)
         channel = carrier.mux.create_channel(
             messages.PROTOCOL,
             self.id,
             handshake=messages.handshake,
-            messages=[
-                (messages.lookup, self._on_lookup),
-                (self._announce, self._on_announce),
-                (messages.info, self._on_info),
-            ],
+            messages=self._handlers,
             user_data=peer,
-            on_open=self._on_open,
-            on_close=self._on_close,
+            on_open=_opened,
+            on_close=_closed,
         )
         if channel is None:
             return
         peer.channel = channel
-        self._pending[peer] = None
-        self._by_stream[stream] = peer
+        self._peers[stream] = peer
         self._host.peer_asked(peer)
         proof = self.capability.prove(stream.is_initiator, handshake_hash)
         channel.open(Handshake(messages.VERSION, proof, self.is_active))
 
-    def _on_open(self, handshake: Handshake, channel: Channel) -> None:
-        peer: Peer = channel.user_data
+    def peer_opened(self, peer: Peer, handshake: Handshake) -> None:
+        """Both sides have opened the channel of `peer`: see whether it knows the capability."""
         stream = peer.stream
         assert stream.handshake_hash is not None
         if not self.capability.verify(
             handshake.capability, not stream.is_initiator, stream.handshake_hash
         ):
             peer.carrier.proved_wrong()
-            channel.close()
+            peer.channel.close()
             return
-        del self._pending[peer]
         self._host.peer_answered(peer)
-        self._peers[peer] = None
+        self._peers[stream] = self._peers.pop(stream)
         self._peers_view = None
         self._stats.peers_added += 1
         peer.is_pending = False
@@ -279,15 +335,13 @@ class Topic:
 
         self._tell(arrived)
 
-    def _on_close(self, _is_remote: bool, channel: Channel) -> None:
-        peer: Peer = channel.user_data
+    def peer_closed(self, peer: Peer) -> None:
+        """The channel of `peer` is closed."""
         peer.remove()
-        del self._by_stream[peer.stream]
+        del self._peers[peer.stream]
         if peer.is_pending:
-            del self._pending[peer]
             self._host.peer_answered(peer)
             return
-        del self._peers[peer]
         self._peers_view = None
         self._stats.peers_removed += 1
         was_active = peer.is_active
@@ -301,20 +355,20 @@ class Topic:
 
         self._tell(left)
 
-    def _on_lookup(self, lookup: Lookup, channel: Channel) -> None:
-        peer: Peer = channel.user_data
+    def looked_up(self, lookup: Lookup, peer: Peer) -> None:
+        """`peer` asked us."""
         self._stats.wire_lookup.rx += 1
         peer.carrier.asked()
         self._tell(lambda session: session.looked_up(lookup, peer))
 
-    def _on_announce(self, writers: list[Writer], channel: Channel) -> None:
-        peer: Peer = channel.user_data
+    def announced(self, writers: list[Writer], peer: Peer) -> None:
+        """`peer` told us of `writers`."""
         self._stats.wire_announce.rx += 1
         peer.carrier.announced(len(writers))
         self._tell(lambda session: session.announced(writers, peer))
 
-    def _on_info(self, info: Info, channel: Channel) -> None:
-        peer: Peer = channel.user_data
+    def informed(self, info: Info, peer: Peer) -> None:
+        """`peer` has become active, or inactive."""
         self._stats.wire_info.rx += 1
         peer.carrier.asked()
         if info.active is peer.is_active:
@@ -339,15 +393,22 @@ class Topic:
         What a hook brings about by itself waits until all sessions know of the event before it,
         so that each sees every peer come before it goes.
         """
-        self._news.append((event, self.sessions if sessions is None else sessions))
+        if sessions is None:
+            sessions = self.sessions
         if self._is_telling:
+            if self._news is None:
+                self._news = deque()
+            self._news.append((event, sessions))
             return
         self._is_telling = True
         try:
+            for session in sessions:
+                event(session)
             while self._news:
                 event, sessions = self._news.popleft()
                 for session in sessions:
                     event(session)
+            self._news = None
         finally:
             self._is_telling = False
 

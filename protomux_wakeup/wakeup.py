@@ -21,7 +21,7 @@ from protomux_wakeup.limits import Limits
 from protomux_wakeup.metrics import Stats
 from protomux_wakeup.peer import Peer
 from protomux_wakeup.session import Hook, Session, collect_hooks
-from protomux_wakeup.topic import Topic
+from protomux_wakeup.topic import Topic, handlers
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -93,7 +93,7 @@ class Wakeup:
         self._limits = limits
         self._topics: dict[bytes, Topic] = {}
         self._carriers: dict[Protomux, Carrier] = {}
-        self._announce = messages.AnnounceEncoding(limits.announce_entries)
+        self._handlers = handlers(limits.announce_entries)
         self._pending: Deadlines[Peer] | None = None
         self._opening: set[asyncio.Task[None]] = set()
         self._idle: dict[Topic, int] = {}
@@ -147,7 +147,7 @@ class Wakeup:
                 f"expected the capability that the topic {secret.id.hex()} has, got another"
             )
         if topic is None:
-            topic = self._topics[secret.id] = Topic(self, secret, active, self._announce)
+            topic = self._topics[secret.id] = Topic(self, secret, active, self._handlers)
             self.stats.topics_added += 1
             topic.connect_all()
         session = Session(topic, active, found, self._limits)

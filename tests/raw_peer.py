@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from protomux.encoding import optional_buffer, string, uint
-from protomux.frames import CONTROL, Control, iter_batch
+from protomux.frames import CONTROL, SWITCH, Control, iter_batch
 from protomux.streams import FramedStream
 
 
@@ -57,9 +57,9 @@ class RawPeer:
         for frame in taken:
             channel, position = uint.decode(frame, 0, len(frame))
             if channel == CONTROL and frame[position] == Control.BATCH:
-                for inner, start, end in iter_batch(frame, position + 1, len(frame)):
-                    if end > start:  # else a switch to another channel
-                        pairs.append((inner, frame[start:end]))
+                for inner, type, start, end in iter_batch(frame, position + 1, len(frame)):
+                    if type != SWITCH:
+                        pairs.append((inner, uint.encode(type) + frame[start:end]))
             else:
                 pairs.append((channel, frame[position:]))
         return pairs

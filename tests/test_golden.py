@@ -16,8 +16,8 @@ from protomux.errors import EncodingError, HandshakeError, ProtocolError
 from protomux.frames import (
     CONTROL,
     Control,
-    Open,
     close_body,
+    decode_open,
     encode_batch,
     encode_frame,
     open_body,
@@ -202,9 +202,8 @@ def test_frame_codec(frame: str) -> None:
         if channel != CONTROL:
             continue
         if body[0] == Control.OPEN:
-            opened = Open.decode(body, 1, len(body))
-            rest = body[opened.handshake :]
-            assert open_body(opened.channel, opened.protocol, opened.id, rest) == body
+            number, protocol, id, handshake = decode_open(body, 1, len(body))
+            assert open_body(number, protocol, id, body[handshake:]) == body
         else:
             make = {Control.REJECT: reject_body, Control.CLOSE: close_body}[Control(body[0])]
             number, _ = uint.decode(body, 1, len(body))

@@ -195,14 +195,22 @@ def _finite(text: str) -> float:
     return value
 
 
+class _Count(PartBase):
+    """How many items an array has."""
+
+    def _parse(self, stream: IO[bytes], context: Any, path: str) -> int:
+        begin = tape_of(stream).position
+        count: int = self.subcon._parsereport(stream, context, path)
+        if count > MAX_COUNT:
+            raise Wrong(begin, f"expected at most {MAX_COUNT} items, got {count}")
+        return count
+
+
 class _Array(PartBase):
     """A count and as many items."""
 
     def _parse(self, stream: IO[bytes], context: Any, path: str) -> list[Any]:
-        begin = tape_of(stream).position
         count = _COUNT._parsereport(stream, context, path)
-        if count > MAX_COUNT:
-            raise Wrong(begin, f"expected at most {MAX_COUNT} items, got {count}")
         return [self.subcon._parsereport(stream, context, path) for _ in range(count)]
 
     def _build(self, obj: Any, stream: IO[bytes], context: Any, path: str) -> Any:
@@ -224,7 +232,7 @@ string: Final[Format] = _String(buffer)
 bool_: Final[Format] = _Bool(Byte)
 json: Final[Format] = _Json(string)
 
-_COUNT: Final = field("count", uint)
+_COUNT: Final = field("count", _Count(uint))
 
 
 def fixed(size: int) -> Format:

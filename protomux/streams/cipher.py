@@ -1,6 +1,7 @@
 """The cipher of a secret stream after its handshake. Knows keys and messages, no transport.
 
-libsodium's secretstream (XChaCha20-Poly1305) in each direction, tag MESSAGE, no associated data.
+libsodium's secretstream (XChaCha20-Poly1305) in each direction, tag MESSAGE, no associated data;
+`secretstream` makes and reads its messages. Any tag of the peer is accepted, as the original does.
 Before the first message each side sends a header of 56 bytes: a stream id, which only someone
 with the handshake hash can know, and the start of its secretstream.
 """
@@ -16,14 +17,12 @@ from nacl.bindings import (
     crypto_secretstream_xchacha20poly1305_HEADERBYTES,
     crypto_secretstream_xchacha20poly1305_init_pull,
     crypto_secretstream_xchacha20poly1305_init_push,
-    crypto_secretstream_xchacha20poly1305_pull,
-    crypto_secretstream_xchacha20poly1305_push,
-    crypto_secretstream_xchacha20poly1305_state,
 )
 from nacl.exceptions import CryptoError
 
 from protomux.crypto import HASH_SIZE, namespace
 from protomux.errors import ProtocolError
+from protomux.streams.secretstream import BytesLike, State, backend_for
 
 __all__ = ["HEADER_SIZE", "OVERHEAD", "Decryptor", "Encryptor", "stream_id"]
 
@@ -34,9 +33,6 @@ HEADER_SIZE: Final[int] = HASH_SIZE + crypto_secretstream_xchacha20poly1305_HEAD
 """Bytes of the header: 56."""
 
 _INITIATOR, _RESPONDER = namespace("hyperswarm/secret-stream", 2)
-
-_KEPT_BUFFER: Final = 64 * 1024
-"""PyNaCl keeps a buffer as large as the largest message; a larger one than this is let go."""
 
 
 def stream_id(is_initiator: bool, handshake_hash: bytes) -> bytes:
@@ -53,16 +49,16 @@ class Encryptor:
     """
 
     def __init__(self, key: bytes, is_initiator: bool, handshake_hash: bytes) -> None:
-        self._state = crypto_secretstream_xchacha20poly1305_state()
+        self._state = State()
         start = crypto_secretstream_xchacha20poly1305_init_push(self._state, key)
         self.header: Final = stream_id(is_initiator, handshake_hash) + start
 
-    def encrypt(self, plaintext: bytes) -> bytes:
-        """Return the message of `plaintext`, 17 bytes longer."""
-        ciphertext = crypto_secretstream_xchacha20poly1305_push(self._state, plaintext)
-        if len(ciphertext) > _KEPT_BUFFER:
-            self._state.rawbuf = None
-        return ciphertext
+    def encrypt(self, plaintext: BytesLike, head: bytes = b"") -> bytes:
+        """Return `head`, in the clear, and behind it the message of `plaintext`, 17 bytes longer.
+
+        Here, since whoever puts it there later has to copy the message once more.
+        """
+        return backend_for(len(plaintext)).push(self._state, plaintext, head)
 
 
 class Decryptor:
@@ -71,7 +67,7 @@ class Decryptor:
     def __init__(self, key: bytes, is_initiator: bool, handshake_hash: bytes) -> None:
         self._key = key
         self._expected_id = stream_id(is_initiator, handshake_hash)
-        self._state = crypto_secretstream_xchacha20poly1305_state()
+        self._state = State()
 
     def start(self, header: bytes) -> None:
         """Take the peer's header; raises ProtocolError if it is not of this stream."""
@@ -81,7 +77,7 @@ class Decryptor:
             raise ProtocolError("expected the id of this stream in the header, got another")
         crypto_secretstream_xchacha20poly1305_init_pull(self._state, header[HASH_SIZE:], self._key)
 
-    def decrypt(self, message: bytes) -> bytes:
+    def decrypt(self, message: BytesLike) -> bytes:
         """Return the plaintext of the next message.
 
         Raises ProtocolError for one that was changed, is out of order or too short.
@@ -91,9 +87,6 @@ class Decryptor:
                 f"expected a message of {OVERHEAD} bytes or more, got {len(message)}"
             )
         try:
-            plaintext, _tag = crypto_secretstream_xchacha20poly1305_pull(self._state, message)
+            return backend_for(len(message) - OVERHEAD).pull(self._state, message)
         except CryptoError as error:
             raise ProtocolError("a message of the peer does not authenticate") from error
-        if len(plaintext) > _KEPT_BUFFER:
-            self._state.rawbuf = None
-        return plaintext

@@ -135,9 +135,10 @@ class SecretStream(BaseStream, asyncio.Protocol):
         self._opened: asyncio.Event | None = None
         self._admission = Admission(remote_public_key, firewall, self._loop)
         # reading
-        self._buffer = bytearray()
+        self._buffer: bytes | bytearray = b""
         self._received = 0
         self._peer_has_ended = False
+        self._transport_is_held = False
         # writing
         self._early: list[bytes] = []
         self._early_size = 0
@@ -210,14 +211,14 @@ class SecretStream(BaseStream, asyncio.Protocol):
         """
         if len(frame) > MAX_FRAME:
             raise LimitExceeded(f"expected a frame of at most {MAX_FRAME} bytes, got {len(frame)}")
-        if self._has_ended or self._is_dead:
+        if self._has_ended or self._is_lost or self._is_aborted:
             return False
         if self._encryptor is None:
             self._early.append(frame)
             self._early_size += len(frame)
             self._update_writable()
         else:
-            self._send(self._encryptor.encrypt(frame))
+            self._send_frame(frame)
         return self._is_writable
 
     def close(self) -> None:
@@ -235,7 +236,7 @@ class SecretStream(BaseStream, asyncio.Protocol):
             return
         self._is_aborted = True
         self.error = error
-        self._buffer.clear()
+        self._buffer = b""
         self._early.clear()
         if self._transport is None:
             self._loop.call_soon(self._lose, error)
@@ -260,9 +261,13 @@ class SecretStream(BaseStream, asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes came from the transport."""
-        self._silence_in.touch()
+        if self._silence_in.seconds:
+            self._silence_in.touch()
         self._received += len(data)
-        self._buffer += data
+        if self._buffer:
+            self._buffer += data
+        else:  # mostly whole messages, that need not be kept
+            self._buffer = data
         self._pump()
 
     def eof_received(self) -> bool:
@@ -301,61 +306,81 @@ class SecretStream(BaseStream, asyncio.Protocol):
 
     @property
     def _can_take(self) -> bool:
-        if self._is_dead or self._admission.is_pending:
+        if self._is_lost or self._is_aborted:
             return False
-        if self._phase is not _Phase.FRAMES or self._can_deliver:
-            return True
-        return self._has_ended and self._receiver is None  # nobody will ever want them
+        if self._phase is not _Phase.FRAMES:
+            return not self._admission.is_pending
+        if self._receiver is not None:
+            return not self._is_paused
+        return self._has_ended  # nobody will ever want them
 
     def _pump(self) -> None:
         """Take every whole message that may be taken now."""
         buffer = self._buffer
-        position = 0
+        position, end = 0, len(buffer)
         try:
-            while self._can_take and len(buffer) - position >= _LENGTH_SIZE:
-                begin = position + _LENGTH_SIZE
-                size = int.from_bytes(buffer[position:begin], "little")
-                self._check_size(size)
-                if len(buffer) - begin < size:
-                    break
-                position = begin + size
-                self._take(bytes(memoryview(buffer)[begin:position]))
+            with memoryview(buffer) as view:
+                while end - position >= _LENGTH_SIZE and self._can_take:
+                    begin = position + _LENGTH_SIZE
+                    size = view[position] | view[position + 1] << 8 | view[position + 2] << 16
+                    self._check_size(size)
+                    if end - begin < size:
+                        break
+                    position = begin + size
+                    self._take(view[begin:position])
         except ProtomuxError as error:
             self.abort(error)
         if self._is_dead:
             return
-        del buffer[:position]
+        if position == end:
+            self._buffer = b""
+        elif isinstance(buffer, bytearray):
+            del buffer[:position]
+        else:
+            self._buffer = bytearray(buffer[position:])
         transport = self._transport
         if transport is None or transport.is_closing():
             return
         # Some bytes are taken in even if nobody wants their frames yet: a stream that does not
         # read does not learn that its peer is gone.
         if self._peer_has_ended:
-            if self._can_take or (not buffer and (self._has_ended or self._receiver is None)):
+            if self._can_take or (not self._buffer and (self._has_ended or self._receiver is None)):
                 self._answer_end()
             elif self._deadline is None:
                 # Who does not read now may have answers for what it has; but not for ever.
                 self._deadline = self._loop.call_later(CLOSE_TIMEOUT, self._answer_end)
-        elif self._can_take or len(buffer) <= _HIGH_WATER:
-            transport.resume_reading()
-        else:
-            transport.pause_reading()
+        elif (is_held := not self._can_take and len(self._buffer) > _HIGH_WATER) is not (
+            self._transport_is_held
+        ):
+            self._transport_is_held = is_held
+            if is_held:
+                transport.pause_reading()
+            else:
+                transport.resume_reading()
 
     def _check_size(self, size: int) -> None:
         """Refuse a message by its length alone, before its bytes are waited for."""
-        if self._phase is _Phase.HANDSHAKE:
-            if size > MAX_MESSAGE:
-                raise HandshakeError(f"expected at most {MAX_MESSAGE} bytes of Noise, got {size}")
-        elif self._phase is _Phase.HEADER:
+        phase = self._phase
+        if phase is _Phase.FRAMES:
+            most = self._limits.frame_size
+            if size > most + OVERHEAD:
+                size -= OVERHEAD
+                raise LimitExceeded(f"expected a frame of at most {most} bytes, got {size}")
+        elif phase is _Phase.HEADER:
             if size != HEADER_SIZE:
                 raise ProtocolError(f"expected a header of {HEADER_SIZE} bytes, got {size}")
-        elif size > self._limits.frame_size + OVERHEAD:
-            most = self._limits.frame_size
-            raise LimitExceeded(f"expected a frame of at most {most} bytes, got {size - OVERHEAD}")
+        elif size > MAX_MESSAGE:
+            raise HandshakeError(f"expected at most {MAX_MESSAGE} bytes of Noise, got {size}")
 
-    def _take(self, message: bytes) -> None:
+    def _take(self, message: memoryview) -> None:
+        if self._phase is _Phase.FRAMES:
+            assert self._decryptor is not None
+            frame = self._decryptor.decrypt(message)
+            if self._receiver is not None and (frame or not self._silence_out.seconds):
+                self._deliver(frame)
+            return
         if self._phase is _Phase.HANDSHAKE:
-            self._noise.read(message)
+            self._noise.read(bytes(message))
             key = self._noise.remote_public_key
             if key is None or self._admission.is_granted:
                 self._shake_hands()
@@ -363,16 +388,11 @@ class SecretStream(BaseStream, asyncio.Protocol):
                 self._admission.ask(key, self._admitted)
             return
         assert self._decryptor is not None
-        if self._phase is _Phase.HEADER:
-            self._decryptor.start(message)
-            self._phase = _Phase.FRAMES
-            if not self._is_closing:
-                self._clear_deadline()
-            self._prove()
-            return
-        frame = self._decryptor.decrypt(message)
-        if self._receiver is not None and (frame or not self._silence_out.seconds):
-            self._deliver(frame)
+        self._decryptor.start(bytes(message))
+        self._phase = _Phase.FRAMES
+        if not self._is_closing:
+            self._clear_deadline()
+        self._prove()
 
     # The handshake
 
@@ -405,7 +425,7 @@ class SecretStream(BaseStream, asyncio.Protocol):
         self._send(self._encryptor.header)
         early, self._early, self._early_size = self._early, [], 0
         for frame in early:
-            self._send(self._encryptor.encrypt(frame))
+            self._send_frame(frame)
         self._update_writable()
         if self._opened is not None:
             self._opened.set()
@@ -418,9 +438,19 @@ class SecretStream(BaseStream, asyncio.Protocol):
     # Writing
 
     def _send(self, message: bytes) -> None:
+        """Write one message of the handshake, or the header."""
+        self._write(len(message).to_bytes(_LENGTH_SIZE, "little") + message)
+
+    def _send_frame(self, frame: bytes) -> None:
+        assert self._encryptor is not None
+        size = len(frame) + OVERHEAD
+        self._write(self._encryptor.encrypt(frame, size.to_bytes(_LENGTH_SIZE, "little")))
+
+    def _write(self, data: bytes) -> None:
         assert self._transport is not None
-        self._silence_out.touch()
-        self._transport.write(len(message).to_bytes(_LENGTH_SIZE, "little") + message)
+        if self._silence_out.seconds:
+            self._silence_out.touch()
+        self._transport.write(data)
 
     def _update_writable(self) -> None:
         is_writable = not self._transport_is_full and self._early_size <= _HIGH_WATER
@@ -504,7 +534,7 @@ class SecretStream(BaseStream, asyncio.Protocol):
         self._silence_out.stop()
         self._silence_in.stop()
         self._admission.cancel()
-        self._buffer.clear()
+        self._buffer = b""
         self._early.clear()
         super()._lose(error)
         if self._opened is not None:

@@ -16,7 +16,7 @@ import pytest
 from protomux import Channel, Protomux, encoding
 from protomux.crypto import hash
 from protomux.encoding import Encoding
-from protomux.frames import CONTROL, Control, encode_frame, iter_batch
+from protomux.frames import CONTROL, SWITCH, Control, encode_frame, iter_batch
 from protomux.streams.base import FrameReceiver
 
 Vector: TypeAlias = dict[str, Any]
@@ -119,7 +119,11 @@ def bodies(frame: bytes) -> list[tuple[int, bytes]]:
     channel, start = encoding.uint.decode(frame, 0, len(frame))
     type, after = encoding.uint.decode(frame, start, len(frame))
     if (channel, type) == (CONTROL, Control.BATCH):
-        return [(to, frame[a:b]) for to, a, b in iter_batch(frame, after, len(frame)) if b > a]
+        return [
+            (to, encoding.uint.encode(type) + frame[a:b])
+            for to, type, a, b in iter_batch(frame, after, len(frame))
+            if type != SWITCH
+        ]
     return [(channel, frame[start:])]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from protomux import LimitExceeded, Limits, ProtocolError
+from protomux.encoding import uint
 from protomux.frames import encode_batch, encode_frame
 from protomux.intake import SLICE, Intake
 from tests.stepped import SteppedLoop, WireEnd, wire
@@ -27,8 +28,8 @@ class Taken:
         self.intake = Intake(self.stream, self.fail, limits, self.loop)
         self.intake.receive = self.receive
 
-    def receive(self, channel: int, data: bytes, start: int, end: int) -> None:
-        self.bodies.append((channel, data[start:end]))
+    def receive(self, channel: int, type: int, data: bytes, start: int, end: int) -> None:
+        self.bodies.append((channel, uint.encode(type) + data[start:end]))
         self.on_body()
 
     def fail(self, error: Exception) -> None:

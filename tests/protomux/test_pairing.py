@@ -13,10 +13,10 @@ def test_a_place_is_forgotten_when_nobody_waits_there() -> None:
     places = table()
     place = places.at("foo", b"id", ("bar",))
     assert places.find("bar", b"id") is places.find("foo", b"id") is place
-    place.outgoing[1] = "own"
+    place.expect_answer(1, "own")
     places.forget_if_idle(place)
     assert len(places) == 2
-    place.outgoing.clear()
+    assert place.answer(1) == "own"
     places.forget_if_idle(place)
     assert len(places) == 0
     assert places.find("foo", b"id") is None
@@ -28,16 +28,19 @@ def test_a_place_is_forgotten_when_nobody_waits_there() -> None:
 def test_places_that_an_alias_joins_become_one() -> None:
     places = table()
     bar, foo = places.at("bar", None), places.at("foo", None)
-    bar.incoming.append(RemoteChannel(1, "bar", b""))
-    bar.outgoing[1] = "own"
+    bar.wait(RemoteChannel(1, "bar", b""))
+    bar.expect_answer(1, "own")
     bar.offers = bar.opened = 1
     bar.last = "own"
     joined = places.at("foo", None, ("bar", "baz"))
     assert joined is foo is bar.current is foo.current
-    assert joined.keys == [("foo", None), ("bar", None), ("baz", None)]
+    assert joined.keys == (("foo", None), ("bar", None), ("baz", None))
     assert (joined.offers, joined.opened, joined.last) == (1, 1, "own")
-    assert list(joined.outgoing) == [1]
-    assert [remote.number for remote in joined.incoming] == [1]
+    assert joined.answer_first() == (1, "own")
+    assert not joined.expects_answer
+    waiting = joined.take_incoming(False)
+    assert waiting is not None
+    assert waiting.number == 1
     again = places.at("qux", None, ("foo",))
     assert bar.current is again
     assert places.find("bar", None) is again
@@ -55,7 +58,8 @@ def test_reservations_keep_the_first_and_give_up_the_rest() -> None:
     place = table().at("foo", None)
     assert not place.reserve()
     remotes: list[RemoteChannel[str]] = [RemoteChannel(number, "foo", b"") for number in (1, 2, 3)]
-    place.incoming.extend(remotes)
+    for remote in remotes:
+        place.wait(remote)
     assert place.reserve()
     assert place.take_unreserved() == remotes[1:]
     assert not place.reserve()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from fuzz import agree
 from fuzz.twins import CASES, Case, Disagreement, mutated
-from protomux import EncodingError, Protomux
+from protomux import EncodingError, Protomux, encoding
 from protomux.dissect import Conversation, Direction, build, compact, dissect, frames
 from tests.golden.replay import RecordingStream
 
@@ -149,3 +149,10 @@ def test_a_disagreement_is_told_with_its_input(
     assert capsys.readouterr().out.startswith("seed 0: uint of ")
     assert agree.main(["--count", "50", "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["disagreement"].startswith("uint of ")
+
+
+def test_a_count_that_is_refused_is_no_whole_part() -> None:
+    found = dissect(compact.array(compact.uint), encoding.uint.encode(encoding.MAX_ARRAY + 1))
+    assert found.problem is not None
+    (count,) = found.root.children
+    assert not count.is_whole

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from nacl.bindings import (
+    crypto_secretstream_xchacha20poly1305_init_pull,
+    crypto_secretstream_xchacha20poly1305_pull,
+    crypto_secretstream_xchacha20poly1305_state,
+    crypto_secretstream_xchacha20poly1305_TAG_MESSAGE,
+)
 
 from protomux import ProtocolError
 from protomux.streams.cipher import HEADER_SIZE, OVERHEAD, Decryptor, Encryptor, stream_id
+from protomux.streams.secretstream import CROSSOVER
+
+LARGE = 2 * CROSSOVER
 
 KEY, HASH = bytes(range(32)), bytes(range(64))
 
@@ -16,13 +27,31 @@ def pair() -> tuple[Encryptor, Decryptor]:
     return encryptor, decryptor
 
 
-@pytest.mark.parametrize("size", [0, 1, 64, 100_000])
+@pytest.mark.parametrize("size", [0, 1, 64, CROSSOVER - 1, CROSSOVER, 100_000])
 def test_messages_come_out_as_they_went_in(size: int) -> None:
     encryptor, decryptor = pair()
     for _ in range(3):
         message = encryptor.encrypt(b"x" * size)
         assert len(message) == size + OVERHEAD
         assert decryptor.decrypt(message) == b"x" * size
+
+
+def test_sizes_may_mix_and_the_peer_needs_only_libsodium() -> None:
+    encryptor, decryptor = pair()
+    peer = crypto_secretstream_xchacha20poly1305_state()
+    crypto_secretstream_xchacha20poly1305_init_pull(peer, encryptor.header[32:], KEY)
+    for size in (5, LARGE, 0, LARGE, LARGE, 5):
+        message = encryptor.encrypt(b"x" * size)
+        read = crypto_secretstream_xchacha20poly1305_pull(peer, message)
+        assert read == (b"x" * size, crypto_secretstream_xchacha20poly1305_TAG_MESSAGE)
+        assert decryptor.decrypt(message) == b"x" * size
+
+
+@pytest.mark.parametrize("size", [5, LARGE])
+@pytest.mark.parametrize("kind", [bytearray, memoryview])
+def test_a_view_need_not_be_copied(kind: type[Any], size: int) -> None:
+    encryptor, decryptor = pair()
+    assert decryptor.decrypt(kind(encryptor.encrypt(kind(b"x" * size)))) == b"x" * size
 
 
 def test_a_large_message_leaves_no_large_buffer_behind() -> None:
@@ -32,14 +61,23 @@ def test_a_large_message_leaves_no_large_buffer_behind() -> None:
     assert decryptor._state.rawbuf is None
 
 
-def test_a_message_out_of_order_or_twice_is_refused() -> None:
+@pytest.mark.parametrize("size", [3, LARGE])
+def test_a_message_out_of_order_twice_or_changed_is_refused(size: int) -> None:
     encryptor, decryptor = pair()
-    one, two = encryptor.encrypt(b"one"), encryptor.encrypt(b"two")
-    with pytest.raises(ProtocolError, match="does not authenticate"):
-        decryptor.decrypt(two)
-    assert decryptor.decrypt(one) == b"one"
+    one, two = encryptor.encrypt(b"1" * size), encryptor.encrypt(b"2" * size)
+    for wrong in (two, one[:-1], one[:-1] + bytes((one[-1] ^ 1,))):
+        with pytest.raises(ProtocolError, match="does not authenticate"):
+            decryptor.decrypt(wrong)
+    assert decryptor.decrypt(one) == b"1" * size
     with pytest.raises(ProtocolError, match="does not authenticate"):
         decryptor.decrypt(one)
+
+
+@pytest.mark.parametrize("size", [3, LARGE])
+def test_nothing_is_read_before_the_header(size: int) -> None:
+    encryptor, _ = pair()
+    with pytest.raises(ProtocolError, match="does not authenticate"):
+        Decryptor(KEY, True, HASH).decrypt(encryptor.encrypt(b"x" * size))
 
 
 def test_headers_of_another_stream_role_or_size_are_refused() -> None:
