@@ -6,9 +6,10 @@ import asyncio
 import json
 import os
 import sys
-from importlib import import_module
+from typing import Any
 
-from bench.peers import announces, connects, fanout, lookups, opens, raw
+from bench.loops import loop_factory
+from bench.peers import announces, codec, connects, fanout, held, lookups, opens, raw
 from bench.peers.talk import Role, Talk, say
 
 WORKS: dict[str, tuple[Role, Role]] = {
@@ -19,12 +20,15 @@ WORKS: dict[str, tuple[Role, Role]] = {
     "opens_on_many": (opens.on_many, opens.on_many),
     "connects": (connects.client, connects.listener),
     "raw": (raw.client, raw.listener),
+    "codec": (codec.alone, codec.alone),
+    "topics_held": (held.topics, held.topics),
+    "peers_held": (held.peers, held.peers),
+    "streams_held": (held.streams, held.streams),
 }
 """The client and the listener of each work."""
 
 
-async def main() -> None:
-    options = json.loads(sys.argv[1])
+async def main(options: dict[str, Any]) -> None:
     talk = Talk(options)
     await talk.start()
     client, listener = WORKS[options["work"]]
@@ -35,12 +39,6 @@ async def main() -> None:
         os._exit(1)
 
 
-def loop_factory() -> asyncio.AbstractEventLoop:
-    if json.loads(sys.argv[1])["loop"] == "uvloop":
-        loop: asyncio.AbstractEventLoop = import_module("uvloop").new_event_loop()
-        return loop
-    return asyncio.new_event_loop()
-
-
-with asyncio.Runner(loop_factory=loop_factory) as runner:
-    runner.run(main())
+options = json.loads(sys.argv[1])
+with asyncio.Runner(loop_factory=loop_factory(options["loop"])) as runner:
+    runner.run(main(options))
