@@ -92,6 +92,15 @@ class PairCallbacks:
         fail: where errors of async callbacks go.
     """
 
+    __slots__ = (
+        "_callbacks",
+        "_loop",
+        "_most",
+        "_running",
+        "_waiting",
+        "fail",
+    )
+
     def __init__(
         self, loop: asyncio.AbstractEventLoop, most: int, fail: Callable[[Exception], None]
     ) -> None:

@@ -49,7 +49,30 @@ class Intake:
             `data[start:end]` is the payload.
     """
 
-    receive: Callable[[int, int, bytes, int, int], None]
+    __slots__ = (
+        "_bodies",
+        "_count",
+        "_ended",
+        "_fail",
+        "_frame",
+        "_frames",
+        "_frames_size",
+        "_is_closed",
+        "_left",
+        "_limits",
+        "_loop",
+        "_paused_since",
+        "_paused_until",
+        "_pauses",
+        "_stream",
+        "_stream_is_paused",
+        "_stream_pauses",
+        "_timer",
+        "_turn_began",
+        "_turn_is_due",
+        "_until_look",
+        "receive",
+    )
 
     def __init__(
         self,
@@ -58,6 +81,7 @@ class Intake:
         limits: Limits,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
+        self.receive: Callable[[int, int, bytes, int, int], None]
         self._stream = stream
         self._fail = fail
         self._limits = limits

@@ -48,6 +48,19 @@ class Protomux:
     Iterating a mux gives its channels that are opened here and not closed.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_board",
+        "_close_callbacks",
+        "_drained_up_to",
+        "_error",
+        "_intake",
+        "_writer",
+        "limits",
+        "loop",
+        "stream",
+    )
+
     def __init__(
         self,
         stream: FramedStream,

@@ -128,6 +128,29 @@ class Switchboard:
         pair_callbacks: whom to ask for a channel that the peer opens.
     """
 
+    __slots__ = (
+        "_free",
+        "_highest",
+        "_hooks",
+        "_links",
+        "_remote_highest",
+        "_remotes",
+        "_unanswered",
+        "_unopened",
+        "_waiting",
+        "_waiting_size",
+        "fail",
+        "held",
+        "intake",
+        "is_gone",
+        "is_lost",
+        "limits",
+        "loop",
+        "pair_callbacks",
+        "places",
+        "writer",
+    )
+
     def __init__(
         self,
         writer: FrameWriter,

@@ -188,6 +188,7 @@ def check_mux_is_empty(mux: Protomux) -> None:
     """Nothing is left in the tables of a mux whose stream is gone."""
     if list(mux) or not mux.is_idle():
         raise Finding(f"channels left: {list(mux)}")
-    for name, table in vars(mux._board).items():
+    for name in type(mux._board).__slots__:
+        table = getattr(mux._board, name)
         if hasattr(table, "__len__") and len(table) > 0:
             raise Finding(f"left in {name}: {table!r}")

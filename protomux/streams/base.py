@@ -108,6 +108,17 @@ class FramedStream(Protocol):
 class BaseStream(ABC):
     """The receiving half that every stream here shares: who gets frames, when, and the end."""
 
+    __slots__ = (
+        "__weakref__",
+        "_closed",
+        "_is_lost",
+        "_is_paused",
+        "_loop",
+        "_pump_is_due",
+        "_receiver",
+        "error",
+    )
+
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.error: Exception | None = None
         """What ended the stream; None while it lives and after an orderly close."""

@@ -48,6 +48,11 @@ class Encryptor:
         header: 56 bytes to send before the first message.
     """
 
+    __slots__ = (
+        "_state",
+        "header",
+    )
+
     def __init__(self, key: bytes, is_initiator: bool, handshake_hash: bytes) -> None:
         self._state = State()
         start = crypto_secretstream_xchacha20poly1305_init_push(self._state, key)
@@ -63,6 +68,12 @@ class Encryptor:
 
 class Decryptor:
     """The receiving half, of a peer that is the initiator if `is_initiator`."""
+
+    __slots__ = (
+        "_expected_id",
+        "_key",
+        "_state",
+    )
 
     def __init__(self, key: bytes, is_initiator: bool, handshake_hash: bytes) -> None:
         self._key = key

@@ -247,6 +247,8 @@ class Server:
 class _AcceptedStream(SecretStream):
     """A stream that tells its server when it opens and when it is gone."""
 
+    __slots__ = ("_server",)
+
     def __init__(self, server: Server, options: SecretStreamOptions) -> None:
         super().__init__(False, **options)
         self._server = server

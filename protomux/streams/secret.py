@@ -85,6 +85,35 @@ class SecretStream(BaseStream, asyncio.Protocol):
         error: what ended the stream; None while it lives and after an orderly close.
     """
 
+    __slots__ = (
+        "_admission",
+        "_buffer",
+        "_deadline",
+        "_decryptor",
+        "_early",
+        "_early_size",
+        "_encryptor",
+        "_has_ended",
+        "_is_aborted",
+        "_is_closing",
+        "_is_writable",
+        "_limits",
+        "_noise",
+        "_opened",
+        "_peer_has_ended",
+        "_phase",
+        "_received",
+        "_silence_in",
+        "_silence_out",
+        "_transport",
+        "_transport_is_full",
+        "_transport_is_held",
+        "handshake_hash",
+        "is_initiator",
+        "public_key",
+        "remote_public_key",
+    )
+
     def __init__(
         self,
         is_initiator: bool,
