@@ -18,7 +18,8 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Final
 
 from hypothesis import HealthCheck, settings
@@ -63,10 +64,20 @@ def capability(side: int, topic: int) -> Capability:
     return Capability(secret, IDS[topic])
 
 
+class Watched(Protomux):
+    """A mux whose frames are looked at before it takes them."""
+
+    look: Callable[[bytes], None]
+
+    def frame_received(self, frame: bytes) -> None:
+        self.look(frame)
+        super().frame_received(frame)
+
+
 class Line:
     """One stream between the two sides."""
 
-    def __init__(self, number: int, ends: tuple[WireEnd, WireEnd], muxes: list[Protomux]) -> None:
+    def __init__(self, number: int, ends: tuple[WireEnd, WireEnd], muxes: list[Watched]) -> None:
         self.number = number
         self.ends = ends
         self.muxes = muxes
@@ -227,17 +238,11 @@ class Stack(RuleBasedStateMachine):
         ends = wire(self.loop)
         for end in ends:
             end.handshake_hash = bytes([number + 1]) * 64
-        muxes = [Protomux(end, loop=self.loop, limits=LIMITS) for end in ends]
+        muxes = [Watched(end, loop=self.loop, limits=LIMITS) for end in ends]
         line = Line(number, ends, muxes)
         self.lines.append(line)
         for side in (0, 1):
-            deliver = muxes[side].frame_received
-
-            def watched(frame: bytes, side: int = side, deliver: Any = deliver) -> None:
-                self.look_for_proofs(line, side, frame)
-                deliver(frame)
-
-            muxes[side].frame_received = watched  # type: ignore[method-assign]
+            muxes[side].look = partial(self.look_for_proofs, line, side)
             muxes[side].add_close_callback(check_error)
         self.share(number, first, second)
 
