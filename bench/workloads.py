@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from bench import codec, memory
 from bench.duel import between
 from bench.workload import OURS, THEIRS, Row, Workload
 
@@ -124,6 +125,31 @@ _TABLE: Final = (
         shape={"bytes": 65_536, "burst": 1},
         product=("count", "bytes"),
         bar=1.0,
+    ),
+    Workload(
+        "codec",
+        "codec",
+        (
+            Row("codec-encode", "entries/s", "higher", 5.0),
+            Row("codec-decode", "entries/s", "higher", 1.5),
+        ),
+        codec.measure,
+        {"count": 2_000, "warm": 1_000},
+        {"entries": 1_000},
+        ("count", "entries"),
+        series=(OURS, THEIRS, "pure"),
+    ),
+    Workload(
+        "memory",
+        "held",
+        (
+            Row("memory per topic", "bytes", "lower"),
+            Row("memory per peer", "bytes", "lower", 0.7),
+            Row("memory per stream", "bytes", "lower"),
+        ),
+        memory.measure,
+        {"topics": 10_000, "streams": 1_000},
+        series=(OURS, THEIRS),
     ),
 )
 

@@ -8,7 +8,7 @@ import os
 import sys
 from importlib import import_module
 
-from bench.peers import announces, connects, fanout, lookups, opens, raw
+from bench.peers import announces, codec, connects, fanout, held, lookups, opens, raw
 from bench.peers.talk import Role, Talk, say
 
 WORKS: dict[str, tuple[Role, Role]] = {
@@ -19,6 +19,10 @@ WORKS: dict[str, tuple[Role, Role]] = {
     "opens_on_many": (opens.on_many, opens.on_many),
     "connects": (connects.client, connects.listener),
     "raw": (raw.client, raw.listener),
+    "codec": (codec.alone, codec.alone),
+    "topics_held": (held.topics, held.topics),
+    "peers_held": (held.peers, held.peers),
+    "streams_held": (held.streams, held.streams),
 }
 """The client and the listener of each work."""
 

@@ -4,8 +4,10 @@
 import { inspect } from 'node:util'
 
 import * as announces from './announces.mjs'
+import * as codec from './codec.mjs'
 import * as connects from './connects.mjs'
 import * as fanout from './fanout.mjs'
+import * as held from './held.mjs'
 import * as lookups from './lookups.mjs'
 import * as opens from './opens.mjs'
 import * as raw from './raw.mjs'
@@ -18,7 +20,11 @@ const WORKS = {
   opens: { client: opens.onOne, listener: opens.onOne },
   opens_on_many: { client: opens.onMany, listener: opens.onMany },
   connects,
-  raw
+  raw,
+  codec: { listener: codec.alone },
+  topics_held: { client: held.topics, listener: held.topics },
+  peers_held: { client: held.peers, listener: held.peers },
+  streams_held: { client: held.streams, listener: held.streams }
 }
 
 process.on('uncaughtException', (error) => fail(error.stack || inspect(error)))
