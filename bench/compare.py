@@ -16,10 +16,11 @@ from datetime import UTC, datetime
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
-from bench import plot, report
+from bench import report
+from bench.loops import LOOPS, default_loop
 from bench.program import ROOT
 from bench.soak import allow_files
-from bench.versions import default_loop, machine, missing, versions
+from bench.versions import machine, missing, versions
 from bench.workload import OURS, THEIRS, Failed, Measurement, Setting, Workload
 from bench.workloads import WORKLOADS
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser"]
 
+README: Final = ROOT / "README.md"
 ROUNDS: Final = 7
 FEW_ROUNDS: Final = 3
 """Rounds of the series that no bar is for."""
@@ -44,7 +46,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--series", nargs="+", help="only these, such as py-py and node-node")
     parser.add_argument("--scale", type=float, default=1.0, help="so much of the work; 1 is all")
-    parser.add_argument("--loop", choices=["asyncio", "uvloop"], default=default_loop())
+    parser.add_argument("--loop", choices=LOOPS, default=default_loop())
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.add_argument(
         "--write",
@@ -58,6 +60,10 @@ def run(arguments: argparse.Namespace) -> None:
     """Measure, and print what was found."""
     if (problem := missing()) is not None:
         raise SystemExit(problem)
+    if arguments.write:
+        from bench import plot
+
+        report.check_readme(README)  # now, not only when all is measured
     names = {arguments.bench, *arguments.more}
     chosen = [one for one in WORKLOADS.values() if names & {"all", one.name}]
     allow_files(max(one.size(arguments.scale).get("streams", 0) for one in chosen) * 2)
@@ -77,7 +83,7 @@ def run(arguments: argparse.Namespace) -> None:
     }
     if arguments.write:
         (ROOT / "bench" / "results.json").write_text(json.dumps(document, indent=1) + "\n")
-        report.write_readme(document)
+        report.write_readme(document, README)
         plot.plot(document, ROOT / "bench")
     print(json.dumps(document) if arguments.json else report.text(document))
 

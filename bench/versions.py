@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from bench.program import ROOT
 
-__all__ = ["default_loop", "machine", "missing", "versions"]
+__all__ = ["machine", "missing", "versions"]
 
 _MODULES: Final = ROOT / "tests" / "interop" / "node_modules"
 _NPM: Final = (
@@ -34,11 +34,6 @@ def _installed(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def default_loop() -> str:
-    """Return the loop of the Python programs: uvloop where there is one."""
-    return "asyncio" if _installed("uvloop") is None else "uvloop"
 
 
 @cache

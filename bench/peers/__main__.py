@@ -6,8 +6,9 @@ import asyncio
 import json
 import os
 import sys
-from importlib import import_module
+from typing import Any
 
+from bench.loops import loop_factory
 from bench.peers import announces, codec, connects, fanout, held, lookups, opens, raw
 from bench.peers.talk import Role, Talk, say
 
@@ -27,8 +28,7 @@ WORKS: dict[str, tuple[Role, Role]] = {
 """The client and the listener of each work."""
 
 
-async def main() -> None:
-    options = json.loads(sys.argv[1])
+async def main(options: dict[str, Any]) -> None:
     talk = Talk(options)
     await talk.start()
     client, listener = WORKS[options["work"]]
@@ -39,12 +39,6 @@ async def main() -> None:
         os._exit(1)
 
 
-def loop_factory() -> asyncio.AbstractEventLoop:
-    if json.loads(sys.argv[1])["loop"] == "uvloop":
-        loop: asyncio.AbstractEventLoop = import_module("uvloop").new_event_loop()
-        return loop
-    return asyncio.new_event_loop()
-
-
-with asyncio.Runner(loop_factory=loop_factory) as runner:
-    runner.run(main())
+options = json.loads(sys.argv[1])
+with asyncio.Runner(loop_factory=loop_factory(options["loop"])) as runner:
+    runner.run(main(options))
