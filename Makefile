@@ -5,10 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
-BENCH := $(VENV)/.bench
 NODE_MODULES := tests/interop/node_modules/.package-lock.json
 
-.PHONY: demo test lint interop-peers vectors corpus fuzz fuzz-long bench bench-open bench-attacks clean
+.PHONY: demo test lint interop-peers vectors corpus fuzz fuzz-long bench bench-open bench-growth \
+	bench-attacks clean
 
 demo: $(RUNTIME)
 	@$(BIN)/protomux-wakeup demo
@@ -57,11 +57,15 @@ fuzz-long: $(DEV)
 
 # Some 12 minutes: ours beside the originals. Writes bench/results.json, the README's table and the
 # plots.
-bench: $(BENCH) $(NODE_MODULES)
+bench: $(DEV) $(NODE_MODULES)
 	$(BIN)/python -m bench all --write
 
 bench-open: $(RUNTIME)
 	$(BIN)/python -m bench open
+
+# Some minutes: time and memory at one, ten and a hundred times the size.
+bench-growth: $(DEV)
+	$(BIN)/python -m bench growth
 
 # Every attack at full size, ours beside the originals.
 bench-attacks: $(DEV) $(NODE_MODULES)
@@ -79,10 +83,6 @@ $(RUNTIME): $(BIN)/python pyproject.toml
 
 $(DEV): $(RUNTIME) pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[cli,metrics]' --group dev
-	@touch $@
-
-$(BENCH): $(DEV) pyproject.toml
-	$(BIN)/python -m pip install --quiet --group bench
 	@touch $@
 
 clean:

@@ -171,7 +171,7 @@ def _draw_growth(axes: Axes, document: dict[str, Any], what: str) -> None:
     axes.set_xscale("log")
     axes.set_xticks([1, 10, 100], ["1x", "10x", "100x"])
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_ylim(0, 2)
+    axes.set_ylim(0, max(2.0, axes.get_ylim()[1]))
     axes.grid(color="#dddddd", linewidth=0.7)
     axes.set_xlabel("items")
     axes.set_title(f"{what}, and its exponent")
