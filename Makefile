@@ -63,9 +63,9 @@ bench: $(DEV) $(NODE_MODULES)
 bench-open: $(RUNTIME)
 	$(BIN)/python -m bench open
 
-# Some minutes: time and memory at one, ten and a hundred times the size.
+# Some minutes: time and memory at one, ten and a hundred times the size; and their plots.
 bench-growth: $(DEV)
-	$(BIN)/python -m bench growth
+	$(BIN)/python -m bench growth --plot bench
 
 # Every attack at full size, ours beside the originals.
 bench-attacks: $(DEV) $(NODE_MODULES)

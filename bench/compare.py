@@ -63,7 +63,10 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.write:
         from bench import plot
 
-        report.check_readme(README)  # now, not only when all is measured
+        try:
+            report.check_readme(README)  # now, not only when all is measured
+        except ValueError as error:
+            raise SystemExit(f"failed: {error}") from None
     names = {arguments.bench, *arguments.more}
     chosen = [one for one in WORKLOADS.values() if names & {"all", one.name}]
     allow_files(max(one.size(arguments.scale).get("streams", 0) for one in chosen) * 2)
