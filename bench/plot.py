@@ -145,7 +145,7 @@ def plot_growth(document: dict[str, Any], folder: Path) -> None:
         left, right = drawing.subplots(1, 2, sharey=True)
         for axes, what in ((left, "time"), (right, "memory")):
             _draw_growth(axes, document, what)
-        left.set_ylabel("cost of an item, as a multiple of that at the smallest size")
+        left.set_ylabel("cost of an item, relative to that at 1x")
 
 
 def _draw_growth(axes: Axes, document: dict[str, Any], what: str) -> None:
