@@ -365,7 +365,11 @@ class Channel:
         except Exception as error:
             self._fail(error)
             return
-        if result is not None and is_pending(result):
+        if result is not None:
+            self._hook_returned(result)
+
+    def _hook_returned(self, result: object) -> None:
+        if is_pending(result):
             self._running += 1
             self._link.hook_started()
             settle(result, self._link.loop, self._hook_settled)
@@ -421,12 +425,23 @@ class Channel:
 
     def deliver(self, type: int, data: bytes, start: int, end: int) -> None:
         """A message came; a type that is not known here is skipped, as by the originals."""
-        if type >= len(self._handlers):
+        handlers = self._handlers
+        if type >= len(handlers):
             return
-        handler = self._handlers[type]
-        if handler.encoding is not None and handler.on_message is not None:
-            value, _ = handler.encoding.decode(data, start, end)
-            self.run_hook(handler.on_message, value, self)
+        handler = handlers[type]
+        on_message = handler.on_message
+        if on_message is None or handler.encoding is None:
+            return
+        value, _ = handler.encoding.decode(data, start, end)
+        try:  # as run_hook does it, which would take longer than many a hook
+            result = on_message(value, self)
+        except asyncio.CancelledError:
+            return
+        except Exception as error:
+            self._fail(error)
+            return
+        if result is not None:
+            self._hook_returned(result)
 
     def end(self, *, is_remote: bool) -> None:
         """The channel is closed, by the peer or the stream's loss if `is_remote`."""

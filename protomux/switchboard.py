@@ -345,13 +345,11 @@ class Switchboard:
 
     def receive(self, channel: int, type: int, data: bytes, start: int, end: int) -> None:
         """A message came: `data[start:end]` is the payload, `channel` the peer's number."""
-        if channel == CONTROL:
-            self._receive_control(type, data, start, end)
-            return
         remote = self._remotes.get(channel)
-        if remote is None:
-            return  # was in flight when the channel closed
-        if remote.is_held:
+        if remote is None:  # or was in flight when the channel closed
+            if channel == CONTROL:
+                self._receive_control(type, data, start, end)
+        elif remote.is_held:
             self._hold(remote, type, data[start:end])
         elif remote.own is not None:
             remote.own.channel.deliver(type, data, start, end)

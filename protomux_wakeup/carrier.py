@@ -32,6 +32,7 @@ class Carrier:
         "_announces",
         "_entries",
         "_lookups",
+        "_time",
         "_topics",
         "limits",
         "mux",
@@ -52,7 +53,8 @@ class Carrier:
         self.stats = stats
         self.on_pair: Callable[[bytes | None], object] | None = None
         self.on_close = on_close
-        now = mux.loop.time()
+        self._time = mux.loop.time
+        now = self._time()
         self._announces = TokenBucket(limits.announces, now)
         self._entries = TokenBucket(limits.entries, now)
         self._lookups = TokenBucket(limits.lookups, now)
@@ -65,7 +67,7 @@ class Carrier:
 
     def announced(self, entries: int) -> None:
         """The peer announced so many entries."""
-        now = self.mux.loop.time()
+        now = self._time()
         seconds = self._announces.take(1, now)
         longer = self._entries.take(entries, now)
         if seconds or longer:
@@ -73,15 +75,15 @@ class Carrier:
 
     def asked(self) -> None:
         """The peer sent a lookup, or an info."""
-        self._pause(self._lookups.take(1, self.mux.loop.time()))
+        self._pause(self._lookups.take(1, self._time()))
 
     def may_open(self) -> bool:
         """Tell whether the peer may open one more topic by itself."""
-        return self._topics.take_if_there(1, self.mux.loop.time())
+        return self._topics.take_if_there(1, self._time())
 
     def proved_wrong(self) -> None:
         """The peer sent a wrong proof."""
-        self._topics.take(_WRONG_PROOF, self.mux.loop.time())
+        self._topics.take(_WRONG_PROOF, self._time())
 
     def overflow(self, what: str, most: int) -> None:
         """Destroy the stream: its peer is past a bound of `most` such things."""

@@ -246,7 +246,12 @@ class Session:
 
     def announced(self, writers: list[Writer], peer: Peer) -> None:
         """`peer` told us of `writers`."""
-        self._emit("on_announce", Announced, peer, writers)
+        if self._events is not None:
+            self._emit("on_announce", Announced, peer, writers)
+        elif not self.is_destroyed:  # the short way to what comes most
+            hook = self._hooks.get("on_announce")
+            if hook is not None:
+                peer.channel.run_hook(hook, writers, peer, self)
 
     def looked_up(self, lookup: Lookup, peer: Peer) -> None:
         """`peer` asked us."""

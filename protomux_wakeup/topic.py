@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from protomux import Channel, Protomux
 from protomux.channel import Handlers
@@ -119,6 +119,44 @@ def handlers(announce_entries: int) -> Handlers:
     )
 
 
+_News: TypeAlias = tuple[tuple[Member, ...], Callable[..., None], tuple[object, ...]]
+"""Sessions, what to tell each of them, and of what."""
+
+
+# What a session is told.
+
+
+def _arrived(session: Member, peer: Peer, is_active: bool) -> None:
+    session.peer_added(peer)
+    if is_active:
+        session.peer_active(peer)
+
+
+def _turned(session: Member, peer: Peer, is_active: bool) -> None:
+    if is_active:
+        session.peer_active(peer)
+    else:
+        session.peer_inactive(peer)
+
+
+def _left(session: Member, peer: Peer, was_active: bool) -> None:
+    if was_active:
+        session.peer_inactive(peer)
+    session.peer_removed(peer)
+
+
+def _announced_by(session: Member, writers: list[Writer], peer: Peer) -> None:
+    session.announced(writers, peer)
+
+
+def _looked_up_by(session: Member, lookup: Lookup, peer: Peer) -> None:
+    session.looked_up(lookup, peer)
+
+
+def _ended(session: Member) -> None:
+    session.ended()
+
+
 # The hooks of a peer's channel. None of them holds a topic, so there is one of each for all.
 
 
@@ -193,7 +231,7 @@ class Topic:
         self._active_peers = 0
         self._active_sessions = 0
         self._is_idle = False
-        self._news: deque[tuple[Callable[[Member], None], tuple[Member, ...]]] | None = None
+        self._news: deque[_News] | None = None
         self._is_telling = False
 
     def __repr__(self) -> str:
@@ -243,7 +281,7 @@ class Topic:
             self._stats.sessions_closed += 1
             self._active_sessions -= session.is_active
             self._refresh()
-            self._tell(lambda member: member.ended(), (session,))
+            self._tell((session,), _ended)
 
     def session_changed(self, session: Member) -> None:
         """`session` has become active, or inactive."""
@@ -270,7 +308,7 @@ class Topic:
         for peer in self.peers + self.pending_peers:
             peer.channel.close()
         self._stats.sessions_closed += len(self._sessions)
-        self._tell(lambda session: session.ended())
+        self._tell(self.sessions, _ended)
         self._sessions.clear()
         self._sessions_view = ()
         self._host.topic_destroyed(self)
@@ -327,13 +365,7 @@ class Topic:
         peer.is_pending = False
         if handshake.active:
             self._mark(peer, True)
-
-        def arrived(session: Member) -> None:
-            session.peer_added(peer)
-            if handshake.active:
-                session.peer_active(peer)
-
-        self._tell(arrived)
+        self._tell(self.sessions, _arrived, peer, handshake.active)
 
     def peer_closed(self, peer: Peer) -> None:
         """The channel of `peer` is closed."""
@@ -347,25 +379,19 @@ class Topic:
         was_active = peer.is_active
         if was_active:
             self._mark(peer, False)
-
-        def left(session: Member) -> None:
-            if was_active:
-                session.peer_inactive(peer)
-            session.peer_removed(peer)
-
-        self._tell(left)
+        self._tell(self.sessions, _left, peer, was_active)
 
     def looked_up(self, lookup: Lookup, peer: Peer) -> None:
         """`peer` asked us."""
         self._stats.wire_lookup.rx += 1
         peer.carrier.asked()
-        self._tell(lambda session: session.looked_up(lookup, peer))
+        self._tell(self.sessions, _looked_up_by, lookup, peer)
 
     def announced(self, writers: list[Writer], peer: Peer) -> None:
         """`peer` told us of `writers`."""
         self._stats.wire_announce.rx += 1
         peer.carrier.announced(len(writers))
-        self._tell(lambda session: session.announced(writers, peer))
+        self._tell(self.sessions, _announced_by, writers, peer)
 
     def informed(self, info: Info, peer: Peer) -> None:
         """`peer` has become active, or inactive."""
@@ -374,10 +400,7 @@ class Topic:
         if info.active is peer.is_active:
             return
         self._mark(peer, info.active)
-        if info.active:
-            self._tell(lambda session: session.peer_active(peer))
-        else:
-            self._tell(lambda session: session.peer_inactive(peer))
+        self._tell(self.sessions, _turned, peer, info.active)
 
     def _mark(self, peer: Peer, is_active: bool) -> None:
         """Count `peer` as active from now on, or no more."""
@@ -385,29 +408,25 @@ class Topic:
         self._active_peers += 1 if is_active else -1
         self._check_idle()
 
-    def _tell(
-        self, event: Callable[[Member], None], sessions: tuple[Member, ...] | None = None
-    ) -> None:
-        """Tell every session of `event`.
+    def _tell(self, sessions: tuple[Member, ...], tell: Callable[..., None], *news: object) -> None:
+        """Call `tell(session, *news)` for each of `sessions`.
 
         What a hook brings about by itself waits until all sessions know of the event before it,
         so that each sees every peer come before it goes.
         """
-        if sessions is None:
-            sessions = self.sessions
         if self._is_telling:
             if self._news is None:
                 self._news = deque()
-            self._news.append((event, sessions))
+            self._news.append((sessions, tell, news))
             return
         self._is_telling = True
         try:
             for session in sessions:
-                event(session)
+                tell(session, *news)
             while self._news:
-                event, sessions = self._news.popleft()
+                sessions, tell, news = self._news.popleft()
                 for session in sessions:
-                    event(session)
+                    tell(session, *news)
             self._news = None
         finally:
             self._is_telling = False
