@@ -17,6 +17,7 @@ from math import isinf
 from typing import Any, Final, Generic, NoReturn, Protocol, TypeAlias, TypeVar
 
 from protomux.errors import EncodingError
+from protomux.speedups import twin
 
 __all__ = [
     "MAX_ARRAY",
@@ -87,6 +88,7 @@ def _as_bytes(value: object, what: str) -> bytes:
     _refuse(value, f"bytes for {what}")
 
 
+@twin
 class _Uint:
     """Unsigned integer, 0 to 2^53-1: 1, 3, 5 or 9 bytes, little endian behind a length mark."""
 

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from protomux.crypto import KEY_SIZE
 from protomux.encoding import MAX_ARRAY, Encoding, fixed32, uint
 from protomux.errors import EncodingError, LimitExceeded
+from protomux.speedups import twin
 
 __all__ = [
     "PROTOCOL",
@@ -121,6 +122,7 @@ class _LookupEncoding:
         return Lookup(hash), position
 
 
+@twin
 class AnnounceEncoding:
     """A list of writers; (key, length) pairs do as well.
 
@@ -128,6 +130,7 @@ class AnnounceEncoding:
     EncodingError beyond what an array may have.
     """
 
+    _writer: Final = Writer
     _least: Final = KEY_SIZE + 1  # bytes of an entry
 
     def __init__(self, most: int = MAX_ARRAY) -> None:
@@ -161,10 +164,11 @@ class AnnounceEncoding:
                 position += 1
             else:
                 length, position = uint.decode(data, position, end)  # refuses if the key is cut
-            writers.append(Writer(data[begin : begin + KEY_SIZE], length))
+            writers.append(self._writer(data[begin : begin + KEY_SIZE], length))
         return writers, position
 
 
+@twin
 def writers_of(entries: Iterable[tuple[bytes, int]]) -> list[tuple[bytes, int]]:
     """Return `entries`, Writers or (key, length) pairs, as a list.
 

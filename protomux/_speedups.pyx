@@ -1,0 +1,334 @@
+# cython: language_level=3, binding=False, boundscheck=False, wraparound=False
+# cython: initializedcheck=False, auto_pickle=False
+"""The compiled twins of the hot codecs; see `protomux.speedups`. Knows bytes, no error of ours.
+
+Each has the name of the Python function or class that is its reference, and does what that does
+with the types that are usual: `bytes` and `int` themselves, no subclass. Whatever else it is
+given, and whatever is wrong, goes to the reference, which handles it or raises: every text of an
+error stands in Python alone. The bytes are read through pointers, so every function that moves
+one says how it knows that it stays inside.
+"""
+
+from cpython.ref cimport PyObject
+from libc.stdint cimport uint64_t
+from libc.string cimport memcpy
+
+cdef extern from *:
+    """
+    /* Here, since Cython makes Python objects of literals that are larger than an int. */
+    static const uint64_t PROTOMUX_FOUR_BYTES = 0xFFFFFFFF;
+    static const uint64_t PROTOMUX_MAX_UINT = (1ULL << 53) - 1;
+
+    /* Bytes 1 to 8 of a little endian integer, whatever the order of this machine. */
+    static inline uint64_t protomux_load(const unsigned char *from, int size) {
+        uint64_t value = 0;
+        while (size--) value = value << 8 | from[size];
+        return value;
+    }
+
+    static inline void protomux_store(unsigned char *to, uint64_t value, int size) {
+        for (; size--; value >>= 8) *to++ = (unsigned char)value;
+    }
+
+    /* A tuple, or a subclass that is unpacked as tuples are. */
+    static inline int protomux_is_pair(PyObject *entry) {
+        return PyTuple_Check(entry) && PyTuple_GET_SIZE(entry) == 2
+            && Py_TYPE(entry)->tp_iter == PyTuple_Type.tp_iter;
+    }
+
+    /* An instance of a named tuple with two fields. Steals both, also where it fails.
+
+       It is never on the cycle collector's list: bytes and int lead to nothing, so a visit to it
+       would find nothing, and a long list of them costs many. */
+    static inline PyObject *protomux_new_pair(PyTypeObject *type, PyObject *first,
+                                              PyObject *second) {
+        PyObject *pair = NULL;
+        if (first != NULL && second != NULL) {
+    #if PY_VERSION_HEX < 0x030F0000
+            pair = (PyObject *)PyObject_GC_NewVar(PyTupleObject, type, 2);
+            if (pair != NULL) {
+        #if PY_VERSION_HEX >= 0x030E0000
+                ((PyTupleObject *)pair)->ob_hash = -1;  /* not known yet */
+        #endif
+                PyTuple_SET_ITEM(pair, 0, first);
+                PyTuple_SET_ITEM(pair, 1, second);
+                return pair;
+            }
+    #else  /* a tuple may have fields there that this does not know */
+            pair = PyObject_CallFunctionObjArgs((PyObject *)type, first, second, NULL);
+    #endif
+        }
+        Py_XDECREF(first);
+        Py_XDECREF(second);
+        return pair;
+    }
+
+    /* Whether instances are laid out as tuples are, with nothing behind the items. */
+    static inline int protomux_is_plain_tuple(PyTypeObject *type) {
+        return PyType_IsSubtype(type, &PyTuple_Type)
+            && type->tp_basicsize == PyTuple_Type.tp_basicsize
+            && type->tp_itemsize == PyTuple_Type.tp_itemsize
+            && type->tp_dictoffset == 0;
+    }
+    """
+    ctypedef struct PyTypeObject:
+        pass
+    const uint64_t FOUR_BYTES "PROTOMUX_FOUR_BYTES"
+    const uint64_t MAX_UINT "PROTOMUX_MAX_UINT"
+    uint64_t protomux_load(const unsigned char *, int) noexcept
+    void protomux_store(unsigned char *, uint64_t, int) noexcept
+    bint protomux_is_pair(PyObject *) noexcept
+    PyObject *protomux_new_pair(PyTypeObject *, PyObject *, PyObject *) except NULL
+    bint protomux_is_plain_tuple(PyTypeObject *) noexcept
+
+    # Declared with plain pointers: no count of references changes hands unseen.
+    bint PyBool_Check(object)
+    bint PyBytes_CheckExact(object)
+    bint bytes_is_exact "PyBytes_CheckExact"(PyObject *)
+    bint PyDictItems_is_exact "PyDictItems_Check"(object)
+    bint PyList_CheckExact(object)
+    bint PyLong_Check(object)
+    bint PyLong_CheckExact(object)
+    bint int_is_exact "PyLong_CheckExact"(PyObject *)
+    bint PyTuple_CheckExact(object)
+    bint tuple_is_exact "PyTuple_CheckExact"(PyObject *)
+
+    Py_ssize_t PyLong_AsSsize_t(object) noexcept
+    long long PyLong_AsLongLongAndOverflow(object, int *) noexcept
+    long long int_value "PyLong_AsLongLongAndOverflow"(PyObject *, int *) noexcept
+    PyObject *PyLong_FromUnsignedLongLong(unsigned long long) noexcept
+    PyObject *PyErr_Occurred()
+    void PyErr_Clear()
+
+    char *PyBytes_AS_STRING(object)
+    unsigned char *bytes_start "PyBytes_AS_STRING"(PyObject *)
+    Py_ssize_t PyBytes_GET_SIZE(object)
+    Py_ssize_t bytes_size "PyBytes_GET_SIZE"(PyObject *)
+    object PyBytes_FromStringAndSize(const char *, Py_ssize_t)
+    PyObject *new_bytes "PyBytes_FromStringAndSize"(const char *, Py_ssize_t) noexcept
+
+    list PyList_New(Py_ssize_t)
+    Py_ssize_t PyList_GET_SIZE(object)
+    PyObject *list_item "PyList_GET_ITEM"(object, Py_ssize_t)
+    void fill_list "PyList_SET_ITEM"(object, Py_ssize_t, PyObject *)
+    list PySequence_List(object)
+    PyObject *tuple_item "PyTuple_GET_ITEM"(PyObject *, Py_ssize_t)
+    tuple new_tuple "PyTuple_Pack"(Py_ssize_t, PyObject *, PyObject *)
+
+cdef enum:
+    ONE_BYTE = 0xFC  # largest integer that has one byte
+    KEY = 32  # bytes of a key
+    MOST_OF_AN_INTEGER = 9  # bytes
+    MAX_ARRAY = 0x100000
+
+references = {}
+"""The references by name."""
+
+cdef dict _references = references
+
+
+def twin(reference, /):
+    """Return what stands here under the name of `reference`, which it may hand to; see speedups."""
+    name = reference.__name__
+    compiled = globals().get(name)
+    if compiled is None:
+        return reference
+    references[name] = reference
+    return compiled
+
+
+cdef inline bint is_usual(object data, object start, object end, Py_ssize_t *begin,
+                          Py_ssize_t *stop) noexcept:
+    """Whether `data` is bytes, with `end` inside and `start` not before its begin."""
+    if not (PyBytes_CheckExact(data) and PyLong_CheckExact(start) and PyLong_CheckExact(end)):
+        return False
+    begin[0] = PyLong_AsSsize_t(start)
+    stop[0] = PyLong_AsSsize_t(end)
+    if begin[0] < 0 or stop[0] < 0:  # -1 also where it does not fit
+        if PyErr_Occurred() is not NULL:
+            PyErr_Clear()
+        return False
+    return stop[0] <= PyBytes_GET_SIZE(data)
+
+
+cdef inline Py_ssize_t read_uint(const unsigned char *data, Py_ssize_t start, Py_ssize_t end,
+                                 uint64_t *value) noexcept:
+    """Read an integer from data[start:end]; return where it ends, or -1 if it is none."""
+    cdef int size
+    if start >= end:
+        return -1
+    value[0] = data[start]
+    start += 1
+    if value[0] <= ONE_BYTE:
+        return start
+    size = 1 << (value[0] - ONE_BYTE)
+    if size > end - start:
+        return -1
+    value[0] = protomux_load(data + start, size)
+    return start + size if value[0] <= MAX_UINT else -1
+
+
+cdef inline int uint_size(uint64_t value) noexcept:
+    if value <= ONE_BYTE:
+        return 1
+    if value <= 0xFFFF:
+        return 3
+    return 5 if value <= FOUR_BYTES else 9
+
+
+cdef inline int write_uint(unsigned char *to, uint64_t value) noexcept:
+    """Write an integer, at most MAX_UINT, and return its bytes; `to` has room for 9."""
+    if value <= ONE_BYTE:
+        to[0] = <unsigned char>value
+        return 1
+    if value <= 0xFFFF:
+        to[0] = 0xFD
+        protomux_store(to + 1, value, 2)
+        return 3
+    if value <= FOUR_BYTES:
+        to[0] = 0xFE
+        protomux_store(to + 1, value, 4)
+        return 5
+    to[0] = 0xFF
+    protomux_store(to + 1, value, 8)
+    return 9
+
+
+cdef refuse_uint(data, Py_ssize_t start, Py_ssize_t end):
+    """Raise what is wrong with the integer at `start`."""
+    _references["_Uint"].decode(None, data, start, end)
+    raise SystemError(f"the twins do not agree at {start} of {end} bytes")
+
+
+cdef class _Uint:
+    """Unsigned integer, 0 to 2^53-1."""
+
+    def encode(self, value, /):
+        """Return the bytes of `value`."""
+        cdef unsigned char encoded[MOST_OF_AN_INTEGER]
+        cdef int does_not_fit = 0
+        cdef long long number
+        if PyLong_Check(value) and not PyBool_Check(value):
+            number = PyLong_AsLongLongAndOverflow(value, &does_not_fit)
+            if 0 <= number <= <long long>MAX_UINT and not does_not_fit:
+                return PyBytes_FromStringAndSize(<char *>encoded, write_uint(encoded, number))
+        return _references["_Uint"].encode(self, value)
+
+    def decode(self, data, start, end, /):
+        """Read an integer from `data[start:end]`; return it and the position after it."""
+        cdef Py_ssize_t begin, stop
+        cdef uint64_t value
+        if is_usual(data, start, end, &begin, &stop):
+            begin = read_uint(<unsigned char *>PyBytes_AS_STRING(data), begin, stop, &value)
+            if begin >= 0:
+                return value, begin
+        return _references["_Uint"].decode(self, data, start, end)
+
+
+def writers_of(entries, /):
+    """Return `entries`, Writers or (key, length) pairs, as a list."""
+    cdef list pairs
+    cdef PyObject *entry
+    cdef Py_ssize_t index
+    # Iterating over these runs nobody's code, so nothing is lost if the reference does it again.
+    if not (PyList_CheckExact(entries) or PyTuple_CheckExact(entries)
+            or PyDictItems_is_exact(entries)):
+        return _references["writers_of"](entries)
+    pairs = PySequence_List(entries)
+    for index in range(PyList_GET_SIZE(pairs)):
+        entry = list_item(pairs, index)
+        if not protomux_is_pair(entry):
+            return _references["writers_of"](entries)
+        if not tuple_is_exact(entry):
+            pairs[index] = new_tuple(2, tuple_item(entry, 0), tuple_item(entry, 1))
+    return pairs
+
+
+cdef class AnnounceEncoding:
+    """A list of writers; (key, length) pairs do as well."""
+
+    cdef readonly object _most
+    cdef long long most
+    cdef object writer
+
+    def __init__(self, most=MAX_ARRAY):
+        self._most = most
+        self.most = max(-1, min(most, MAX_ARRAY))
+        self.writer = _references["AnnounceEncoding"]._writer
+        if not (isinstance(self.writer, type)
+                and protomux_is_plain_tuple(<PyTypeObject *><PyObject *>self.writer)
+                and len(self.writer._fields) == 2):
+            raise TypeError(f"expected a named tuple with two fields, got {self.writer!r}")
+
+    def encode(self, value, /):
+        """Return the bytes of `value`."""
+        if not PyList_CheckExact(value):
+            value = writers_of(value)
+        encoded = encode_entries(value)
+        if encoded is None:
+            return _references["AnnounceEncoding"].encode(self, value)
+        return encoded
+
+    def decode(self, data, start, end, /):
+        """Read the writers from `data[start:end]`; return them and the position after them."""
+        cdef Py_ssize_t position, stop, begin, index
+        cdef uint64_t count, length
+        cdef const unsigned char *bytes_
+        cdef PyTypeObject *type_
+        cdef list writers
+        if not is_usual(data, start, end, &position, &stop):
+            return _references["AnnounceEncoding"].decode(self, data, start, end)
+        bytes_ = <unsigned char *>PyBytes_AS_STRING(data)
+        position = read_uint(bytes_, position, stop, &count)
+        # All of them fit, so the list is never longer than what the peer has sent.
+        if (position < 0 or <long long>count > self.most
+                or <Py_ssize_t>count * (KEY + 1) > stop - position):
+            return _references["AnnounceEncoding"].decode(self, data, start, end)
+        type_ = <PyTypeObject *><PyObject *>self.writer
+        writers = PyList_New(<Py_ssize_t>count)
+        for index in range(<Py_ssize_t>count):
+            begin = position
+            # Past `stop` if the key is cut, and then there is no integer.
+            position = read_uint(bytes_, begin + KEY, stop, &length)
+            if position < 0:
+                refuse_uint(data, begin + KEY, stop)
+            fill_list(writers, index, protomux_new_pair(
+                type_, new_bytes(<char *>bytes_ + begin, KEY), PyLong_FromUnsignedLongLong(length)))
+        return writers, position
+
+
+cdef encode_entries(list entries):
+    """Return the bytes of exact (32 bytes, integer) pairs; None if any is something else."""
+    cdef Py_ssize_t count = PyList_GET_SIZE(entries)
+    cdef Py_ssize_t index, size
+    cdef PyObject *entry
+    cdef PyObject *key
+    cdef PyObject *length
+    cdef unsigned char prefix[MOST_OF_AN_INTEGER]
+    cdef unsigned char *to
+    cdef int does_not_fit = 0
+    cdef long long number
+    if count > MAX_ARRAY:
+        return None
+    # Nothing in both loops runs Python code, so what the first has seen holds in the second.
+    size = write_uint(prefix, count)
+    for index in range(count):
+        entry = list_item(entries, index)
+        if not protomux_is_pair(entry):
+            return None
+        key, length = tuple_item(entry, 0), tuple_item(entry, 1)
+        if not (bytes_is_exact(key) and bytes_size(key) == KEY and int_is_exact(length)):
+            return None
+        number = int_value(length, &does_not_fit)
+        if does_not_fit or not 0 <= number <= <long long>MAX_UINT:
+            return None
+        size += KEY + uint_size(number)
+    encoded = PyBytes_FromStringAndSize(NULL, size)
+    to = <unsigned char *>PyBytes_AS_STRING(encoded)
+    to += write_uint(to, count)
+    for index in range(count):
+        entry = list_item(entries, index)
+        memcpy(to, bytes_start(tuple_item(entry, 0)), KEY)
+        to += KEY
+        to += write_uint(to, int_value(tuple_item(entry, 1), &does_not_fit))
+    return encoded
