@@ -4,14 +4,20 @@
 
 Each has the name of the Python function or class that is its reference, and does what that does
 with the types that are usual: `bytes` and `int` themselves, no subclass. Whatever else it is
-given, and whatever is wrong, goes to the reference, which handles it or raises: every text of an
-error stands in Python alone. The bytes are read through pointers, so every function that moves
-one says how it knows that it stays inside.
+given, and whatever is wrong, goes to the reference, which handles it or raises: but for one, the
+texts of errors stand in Python alone. In a list, the reference is shown the wrong entry only, so
+that what a peer makes wrong at the end of a long one is not read twice.
+
+Nothing is read through a pointer before its place was compared with the end of what was given,
+nor allocated before what it is for was seen to be there.
 """
 
 from cpython.ref cimport PyObject
+from cython cimport no_gc
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
+
+from protomux.errors import ProtocolError
 
 cdef extern from *:
     """
@@ -91,6 +97,7 @@ cdef extern from *:
     bint PyLong_CheckExact(object)
     bint int_is_exact "PyLong_CheckExact"(PyObject *)
     bint PyTuple_CheckExact(object)
+    bint PyUnicode_CheckExact(object)
     bint tuple_is_exact "PyTuple_CheckExact"(PyObject *)
 
     Py_ssize_t PyLong_AsSsize_t(object) noexcept
@@ -101,10 +108,11 @@ cdef extern from *:
     void PyErr_Clear()
 
     char *PyBytes_AS_STRING(object)
-    unsigned char *bytes_start "PyBytes_AS_STRING"(PyObject *)
+    char *bytes_start "PyBytes_AS_STRING"(PyObject *)
     Py_ssize_t PyBytes_GET_SIZE(object)
     Py_ssize_t bytes_size "PyBytes_GET_SIZE"(PyObject *)
     object PyBytes_FromStringAndSize(const char *, Py_ssize_t)
+    PyObject *new_batch "PyBytes_FromStringAndSize"(const char *, Py_ssize_t) except NULL
     PyObject *new_bytes "PyBytes_FromStringAndSize"(const char *, Py_ssize_t) noexcept
 
     list PyList_New(Py_ssize_t)
@@ -112,12 +120,20 @@ cdef extern from *:
     PyObject *list_item "PyList_GET_ITEM"(object, Py_ssize_t)
     void fill_list "PyList_SET_ITEM"(object, Py_ssize_t, PyObject *)
     list PySequence_List(object)
+    Py_ssize_t PY_SSIZE_T_MAX
+    const char *PyUnicode_AsUTF8AndSize(object, Py_ssize_t *) noexcept
+    PyObject *PyUnicode_DecodeUTF8(const char *, Py_ssize_t, const char *) noexcept
+    int _PyBytes_Resize(PyObject **, Py_ssize_t) except -1
+    void Py_DECREF(PyObject *)
+    void Py_XDECREF(PyObject *)
+
     PyObject *tuple_item "PyTuple_GET_ITEM"(PyObject *, Py_ssize_t)
     tuple new_tuple "PyTuple_Pack"(Py_ssize_t, PyObject *, PyObject *)
 
 cdef enum:
     ONE_BYTE = 0xFC  # largest integer that has one byte
     KEY = 32  # bytes of a key
+    SWITCH = -1  # of frames.py
     MOST_OF_AN_INTEGER = 9  # bytes
     MAX_ARRAY = 0x100000
 
@@ -194,6 +210,19 @@ cdef inline int write_uint(unsigned char *to, uint64_t value) noexcept:
     return 9
 
 
+cdef inline bint is_uint(object value, uint64_t *number) noexcept:
+    """Whether `value` is an int from 0 to MAX_UINT, and which."""
+    cdef int does_not_fit = 0
+    cdef long long found
+    if not PyLong_Check(value) or PyBool_Check(value):
+        return False
+    found = PyLong_AsLongLongAndOverflow(value, &does_not_fit)
+    if does_not_fit or not 0 <= found <= <long long>MAX_UINT:
+        return False
+    number[0] = found
+    return True
+
+
 cdef refuse_uint(data, Py_ssize_t start, Py_ssize_t end):
     """Raise what is wrong with the integer at `start`."""
     _references["_Uint"].decode(None, data, start, end)
@@ -206,18 +235,15 @@ cdef class _Uint:
     def encode(self, value, /):
         """Return the bytes of `value`."""
         cdef unsigned char encoded[MOST_OF_AN_INTEGER]
-        cdef int does_not_fit = 0
-        cdef long long number
-        if PyLong_Check(value) and not PyBool_Check(value):
-            number = PyLong_AsLongLongAndOverflow(value, &does_not_fit)
-            if 0 <= number <= <long long>MAX_UINT and not does_not_fit:
-                return PyBytes_FromStringAndSize(<char *>encoded, write_uint(encoded, number))
+        cdef uint64_t number = 0
+        if is_uint(value, &number):
+            return PyBytes_FromStringAndSize(<char *>encoded, write_uint(encoded, number))
         return _references["_Uint"].encode(self, value)
 
     def decode(self, data, start, end, /):
         """Read an integer from `data[start:end]`; return it and the position after it."""
-        cdef Py_ssize_t begin, stop
-        cdef uint64_t value
+        cdef Py_ssize_t begin = 0, stop = 0
+        cdef uint64_t value = 0
         if is_usual(data, start, end, &begin, &stop):
             begin = read_uint(<unsigned char *>PyBytes_AS_STRING(data), begin, stop, &value)
             if begin >= 0:
@@ -247,14 +273,14 @@ def writers_of(entries, /):
 cdef class AnnounceEncoding:
     """A list of writers; (key, length) pairs do as well."""
 
-    cdef readonly object _most
-    cdef long long most
+    cdef object reference
     cdef object writer
+    cdef long long most
 
     def __init__(self, most=MAX_ARRAY):
-        self._most = most
+        self.reference = _references["AnnounceEncoding"](most)
+        self.writer = self.reference._writer
         self.most = max(-1, min(most, MAX_ARRAY))
-        self.writer = _references["AnnounceEncoding"]._writer
         if not (isinstance(self.writer, type)
                 and protomux_is_plain_tuple(<PyTypeObject *><PyObject *>self.writer)
                 and len(self.writer._fields) == 2):
@@ -266,24 +292,24 @@ cdef class AnnounceEncoding:
             value = writers_of(value)
         encoded = encode_entries(value)
         if encoded is None:
-            return _references["AnnounceEncoding"].encode(self, value)
+            return self.reference.encode(value)
         return encoded
 
     def decode(self, data, start, end, /):
         """Read the writers from `data[start:end]`; return them and the position after them."""
-        cdef Py_ssize_t position, stop, begin, index
-        cdef uint64_t count, length
+        cdef Py_ssize_t begin, position = 0, stop = 0, index
+        cdef uint64_t count = 0, length = 0
         cdef const unsigned char *bytes_
         cdef PyTypeObject *type_
         cdef list writers
         if not is_usual(data, start, end, &position, &stop):
-            return _references["AnnounceEncoding"].decode(self, data, start, end)
+            return self.reference.decode(data, start, end)
         bytes_ = <unsigned char *>PyBytes_AS_STRING(data)
         position = read_uint(bytes_, position, stop, &count)
         # All of them fit, so the list is never longer than what the peer has sent.
         if (position < 0 or <long long>count > self.most
                 or <Py_ssize_t>count * (KEY + 1) > stop - position):
-            return _references["AnnounceEncoding"].decode(self, data, start, end)
+            return self.reference.decode(data, start, end)
         type_ = <PyTypeObject *><PyObject *>self.writer
         writers = PyList_New(<Py_ssize_t>count)
         for index in range(<Py_ssize_t>count):
@@ -332,3 +358,238 @@ cdef encode_entries(list entries):
         to += KEY
         to += write_uint(to, int_value(tuple_item(entry, 1), &does_not_fit))
     return encoded
+
+
+def decode_open(data, start, end):
+    """Read the payload of an open from `data[start:end]`."""
+    cdef Py_ssize_t begin, position = 0, stop = 0
+    cdef uint64_t channel = 0, size = 0
+    cdef const unsigned char *bytes_
+    cdef PyObject *text
+    if not is_usual(data, start, end, &position, &stop):
+        return _references["decode_open"](data, start, end)
+    bytes_ = <unsigned char *>PyBytes_AS_STRING(data)
+    position = read_uint(bytes_, position, stop, &channel)
+    if position >= 0:
+        position = read_uint(bytes_, position, stop, &size)
+    if position < 0 or <Py_ssize_t>size > stop - position:
+        return _references["decode_open"](data, start, end)
+    text = PyUnicode_DecodeUTF8(<char *>bytes_ + position, <Py_ssize_t>size, NULL)
+    if text is NULL:
+        PyErr_Clear()
+        return _references["decode_open"](data, start, end)
+    protocol = <object>text
+    Py_DECREF(text)
+    begin = read_uint(bytes_, position + <Py_ssize_t>size, stop, &size)
+    if begin < 0 or <Py_ssize_t>size > stop - begin:
+        return _references["decode_open"](data, start, end)
+    position = begin + <Py_ssize_t>size
+    id = PyBytes_FromStringAndSize(<char *>bytes_ + begin, <Py_ssize_t>size) if size else None
+    return channel, protocol, id, position
+
+
+def open_body(channel, protocol, id, handshake):
+    """Return the body of an open; `handshake` is encoded already."""
+    cdef Py_ssize_t name_size = 0
+    cdef Py_ssize_t id_size, handshake_size
+    cdef uint64_t number = 0
+    cdef const char *name
+    cdef unsigned char *to
+    if not (is_uint(channel, &number) and PyUnicode_CheckExact(protocol)
+            and (id is None or PyBytes_CheckExact(id)) and PyBytes_CheckExact(handshake)):
+        return _references["open_body"](channel, protocol, id, handshake)
+    name = PyUnicode_AsUTF8AndSize(protocol, &name_size)
+    if name is NULL:
+        PyErr_Clear()
+        return _references["open_body"](channel, protocol, id, handshake)
+    id_size = 0 if id is None else PyBytes_GET_SIZE(id)
+    handshake_size = PyBytes_GET_SIZE(handshake)
+    body = PyBytes_FromStringAndSize(
+        NULL, 1 + uint_size(number) + uint_size(name_size) + name_size
+        + uint_size(id_size) + id_size + handshake_size)
+    to = <unsigned char *>PyBytes_AS_STRING(body)
+    to[0] = 1
+    to += 1
+    to += write_uint(to, number)
+    to += write_uint(to, name_size)
+    memcpy(to, name, name_size)
+    to += name_size
+    to += write_uint(to, id_size)
+    if id_size:
+        memcpy(to, PyBytes_AS_STRING(id), id_size)
+        to += id_size
+    memcpy(to, PyBytes_AS_STRING(handshake), handshake_size)
+    return body
+
+
+def iter_batch(data, start, end):
+    """Yield (channel, type, start, end) of every body in the payload of a batch, as it is read."""
+    cdef Py_ssize_t begin = 0, stop = 0
+    if not is_usual(data, start, end, &begin, &stop):
+        return _references["iter_batch"](data, start, end)
+    return Batch.__new__(Batch, data, begin, stop)
+
+
+@no_gc  # holds bytes and an int
+cdef class Batch:
+    """What `iter_batch` returns. Ended for good with an error, as a generator is."""
+
+    cdef object data
+    cdef object channel  # None before the first
+    cdef Py_ssize_t position
+    cdef Py_ssize_t end
+
+    def __cinit__(self, data, Py_ssize_t start, Py_ssize_t end):
+        self.data = data
+        self.position = start
+        self.end = end
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        cdef const unsigned char *data = <unsigned char *>PyBytes_AS_STRING(self.data)
+        cdef Py_ssize_t end = self.end
+        cdef Py_ssize_t position = self.position
+        cdef Py_ssize_t begin, after
+        cdef uint64_t size = 0
+        self.position = end  # nothing follows an error
+        if self.channel is None:
+            self.channel = 0
+            position = self.read_channel(data, position)
+        if position >= end:
+            raise StopIteration
+        begin = read_uint(data, position, end, &size)
+        if begin < 0:
+            refuse_uint(self.data, position, end)
+        if size == 0:
+            position = self.read_channel(data, begin)
+            self.position = position
+            return self.channel, SWITCH, position, position
+        if <Py_ssize_t>size > end - begin:
+            raise ProtocolError(
+                f"expected {size} bytes of a batched message at {begin}, got {end - begin}")
+        after = begin + <Py_ssize_t>size
+        position = read_uint(data, begin, after, &size)
+        if position < 0:
+            refuse_uint(self.data, begin, after)
+        self.position = after
+        return self.channel, size, position, after
+
+    cdef Py_ssize_t read_channel(self, const unsigned char *data, Py_ssize_t position) except -1:
+        cdef uint64_t channel = 0
+        cdef Py_ssize_t after = read_uint(data, position, self.end, &channel)
+        if after < 0:
+            refuse_uint(self.data, position, self.end)
+        self.channel = channel
+        return after
+
+
+cdef class FrameBuilder:
+    """Collects bodies and makes frames of them: a batch, or a lone message."""
+
+    cdef Py_ssize_t batch_size
+    cdef Py_ssize_t batch_messages
+    cdef Py_ssize_t frame_size
+    cdef readonly Py_ssize_t size
+    cdef Py_ssize_t count
+    cdef uint64_t channel  # of the last body
+    cdef bytes first  # a lone body: copied into a batch when a second one comes
+    cdef PyObject *batch  # bytes that nobody else has yet, owned; NULL below two bodies
+    cdef Py_ssize_t room  # bytes of it
+
+    def __init__(self, batch_size, batch_messages, frame_size):
+        self.batch_size = min(batch_size, PY_SSIZE_T_MAX)
+        self.batch_messages = min(batch_messages, PY_SSIZE_T_MAX)
+        self.frame_size = min(frame_size, PY_SSIZE_T_MAX)
+
+    def __dealloc__(self):
+        Py_XDECREF(self.batch)
+
+    def add(self, channel, body):
+        """Collect `body`; return the frame of what came before it, if that is full now."""
+        cdef uint64_t number = 0
+        cdef Py_ssize_t body_size, cost, switch
+        cdef unsigned char *to
+        cut = None
+        if not is_uint(channel, &number):
+            _references["_Uint"].encode(None, channel)  # raises
+        if not PyBytes_CheckExact(body):
+            body = bytes(memoryview(body))
+        body_size = PyBytes_GET_SIZE(body)
+        cost = uint_size(body_size) + body_size
+        switch = 1 + uint_size(number)
+        if self.count and (self.size >= self.batch_size or self.count >= self.batch_messages
+                           or self.size + switch + cost > self.frame_size):
+            cut = self.take()
+        if self.count == 0:
+            self.first = body
+            self.size = 1 + switch + cost
+        else:
+            if self.count == 1:
+                self.begin_batch(cost + switch)
+            if number == self.channel:
+                switch = 0
+            self.make_room(cost + switch)
+            to = <unsigned char *>bytes_start(self.batch) + self.size
+            if switch:
+                to[0] = 0
+                to += 1
+                to += write_uint(to, number)
+            to += write_uint(to, body_size)
+            memcpy(to, PyBytes_AS_STRING(body), body_size)
+            self.size += cost + switch
+        self.channel = number
+        self.count += 1
+        return cut
+
+    def take(self):
+        """Return all that is collected as one frame, and forget it; None if there is nothing."""
+        cdef Py_ssize_t size = self.size
+        cdef Py_ssize_t count = self.count
+        cdef PyObject *batch = self.batch
+        cdef bytes first = self.first
+        cdef unsigned char *to
+        self.size = self.count = self.room = 0
+        self.batch = NULL
+        self.first = None
+        if count == 0:
+            return None
+        if count == 1:
+            frame = PyBytes_FromStringAndSize(
+                NULL, uint_size(self.channel) + PyBytes_GET_SIZE(first))
+            to = <unsigned char *>PyBytes_AS_STRING(frame)
+            to += write_uint(to, self.channel)
+            memcpy(to, PyBytes_AS_STRING(first), PyBytes_GET_SIZE(first))
+            return frame
+        _PyBytes_Resize(&batch, size)  # frees it where it fails
+        frame = <object>batch
+        Py_DECREF(batch)
+        return frame
+
+    cdef int begin_batch(self, Py_ssize_t more) except -1:
+        """Begin a batch with the body that was alone; there is room for `more` bytes then."""
+        cdef Py_ssize_t first_size = PyBytes_GET_SIZE(self.first)
+        cdef unsigned char *to
+        cdef Py_ssize_t room = 2 * (self.size + more)
+        self.batch = new_batch(NULL, room)
+        self.room = room
+        to = <unsigned char *>bytes_start(self.batch)
+        to[0] = to[1] = 0
+        to += 2
+        to += write_uint(to, self.channel)
+        to += write_uint(to, first_size)
+        memcpy(to, PyBytes_AS_STRING(self.first), first_size)
+        self.first = None
+        return 0
+
+    cdef int make_room(self, Py_ssize_t more) except -1:
+        """Let the batch have room for `more` bytes."""
+        if more > self.room - self.size:
+            self.room = 2 * (self.size + more)
+            try:
+                _PyBytes_Resize(&self.batch, self.room)  # frees it where it fails
+            except MemoryError:
+                self.size = self.count = self.room = 0
+                raise
+        return 0

@@ -16,6 +16,7 @@ from typing import Final, TypeAlias
 
 from protomux.encoding import optional_buffer, string, uint
 from protomux.errors import ProtocolError
+from protomux.speedups import twin
 
 __all__ = [
     "CONTROL",
@@ -53,6 +54,7 @@ Open: TypeAlias = tuple[int, str, bytes | None, int]
 binary id or None, and the position in the frame where the protocol's own handshake begins."""
 
 
+@twin
 def decode_open(data: bytes, start: int, end: int) -> Open:
     """Read the payload of an open from `data[start:end]`."""
     channel, position = uint.decode(data, start, end)
@@ -61,6 +63,7 @@ def decode_open(data: bytes, start: int, end: int) -> Open:
     return channel, protocol, id, position
 
 
+@twin
 def open_body(channel: int, protocol: str, id: bytes | None, handshake: bytes) -> bytes:
     """Return the body of an open; `handshake` is encoded already."""
     return b"\x01" + b"".join(
@@ -101,6 +104,7 @@ def _uint_size(value: int) -> int:
     return 3 if value <= 0xFFFF else 5 if value <= 0xFFFFFFFF else 9
 
 
+@twin
 class FrameBuilder:
     """Collects bodies and makes frames of them: a batch, or a lone message.
 
@@ -152,6 +156,7 @@ class FrameBuilder:
         return encode_frame(*bodies[0]) if len(bodies) == 1 else encode_batch(bodies)
 
 
+@twin
 def iter_batch(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
     """Yield (channel, type, start, end) of every body in the payload of a batch, as it is read.
 
