@@ -70,6 +70,10 @@ class Number(int):
     """An int that is not exactly an int."""
 
 
+def viewed(data: bytes) -> memoryview:
+    return memoryview(data)
+
+
 class Pair(tuple[Any, ...]):
     """A tuple that is unpacked in a way of its own."""
 
@@ -90,7 +94,7 @@ KEYS = st.binary(min_size=32, max_size=32)
 ODD_KEYS = st.one_of(
     st.binary(max_size=40),
     KEYS.map(bytearray),
-    KEYS.map(lambda key: memoryview(key)),
+    KEYS.map(viewed),
     KEYS.map(Octets),
     st.none(),
     st.text(max_size=40),
