@@ -103,6 +103,7 @@ $(DEV): $(BIN)/python $(BUILT_FROM)
 # The source distribution, which must hold what git holds, and from it the wheel of this machine.
 dist: $(DEV)
 	$(BIN)/python -m pip install --quiet --group dist
+	rm -rf dist *.egg-info  # the second would bring back what is no longer listed
 	$(BIN)/check-manifest
 	$(BIN)/python -m build
 
