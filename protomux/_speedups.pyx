@@ -14,6 +14,7 @@ nor allocated before what it is for was seen to be there.
 
 from cpython.ref cimport PyObject
 from cython cimport no_gc
+from libc.math cimport INFINITY
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
@@ -34,6 +35,18 @@ cdef extern from *:
 
     static inline void protomux_store(unsigned char *to, uint64_t value, int size) {
         for (; size--; value >>= 8) *to++ = (unsigned char)value;
+    }
+
+    /* The value of an int; -1 where it does not fit. Of the small ones without a call. */
+    static inline long long protomux_int(PyObject *value) {
+    #if PY_VERSION_HEX >= 0x030C0000
+        if (PyUnstable_Long_IsCompact((PyLongObject *)value))
+            return PyUnstable_Long_CompactValue((PyLongObject *)value);
+    #else
+        if (Py_SIZE(value) == 1) return ((PyLongObject *)value)->ob_digit[0];
+    #endif
+        int overflow;
+        return PyLong_AsLongLongAndOverflow(value, &overflow);
     }
 
     /* A tuple, or a subclass that is unpacked as tuples are. */
@@ -83,6 +96,7 @@ cdef extern from *:
     const uint64_t MAX_UINT "PROTOMUX_MAX_UINT"
     uint64_t protomux_load(const unsigned char *, int) noexcept
     void protomux_store(unsigned char *, uint64_t, int) noexcept
+    long long protomux_int(PyObject *) noexcept
     bint protomux_is_pair(PyObject *) noexcept
     PyObject *protomux_new_pair(PyTypeObject *, PyObject *, PyObject *) except NULL
     bint protomux_is_plain_tuple(PyTypeObject *) noexcept
@@ -101,8 +115,6 @@ cdef extern from *:
     bint tuple_is_exact "PyTuple_CheckExact"(PyObject *)
 
     Py_ssize_t PyLong_AsSsize_t(object) noexcept
-    long long PyLong_AsLongLongAndOverflow(object, int *) noexcept
-    long long int_value "PyLong_AsLongLongAndOverflow"(PyObject *, int *) noexcept
     PyObject *PyLong_FromUnsignedLongLong(unsigned long long) noexcept
     PyObject *PyErr_Occurred()
     void PyErr_Clear()
@@ -112,7 +124,7 @@ cdef extern from *:
     Py_ssize_t PyBytes_GET_SIZE(object)
     Py_ssize_t bytes_size "PyBytes_GET_SIZE"(PyObject *)
     object PyBytes_FromStringAndSize(const char *, Py_ssize_t)
-    PyObject *new_batch "PyBytes_FromStringAndSize"(const char *, Py_ssize_t) except NULL
+    PyObject *new_room "PyBytes_FromStringAndSize"(const char *, Py_ssize_t) except NULL
     PyObject *new_bytes "PyBytes_FromStringAndSize"(const char *, Py_ssize_t) noexcept
 
     list PyList_New(Py_ssize_t)
@@ -212,15 +224,30 @@ cdef inline int write_uint(unsigned char *to, uint64_t value) noexcept:
 
 cdef inline bint is_uint(object value, uint64_t *number) noexcept:
     """Whether `value` is an int from 0 to MAX_UINT, and which."""
-    cdef int does_not_fit = 0
     cdef long long found
     if not PyLong_Check(value) or PyBool_Check(value):
         return False
-    found = PyLong_AsLongLongAndOverflow(value, &does_not_fit)
-    if does_not_fit or not 0 <= found <= <long long>MAX_UINT:
-        return False
+    found = protomux_int(<PyObject *>value)
     number[0] = found
-    return True
+    return 0 <= found <= <long long>MAX_UINT
+
+
+cdef inline bint is_length(PyObject *value, uint64_t *number) noexcept:
+    """Whether `value` is exactly an int, from 0 to MAX_UINT, and which."""
+    cdef long long found
+    if not int_is_exact(value):
+        return False
+    found = protomux_int(value)
+    number[0] = found
+    return 0 <= found <= <long long>MAX_UINT
+
+
+cdef cut_to(PyObject *data, Py_ssize_t size):
+    """Return the first `size` of bytes that nobody else has yet, and that are given away."""
+    _PyBytes_Resize(&data, size)  # frees it where it fails
+    cut = <object>data
+    Py_DECREF(data)
+    return cut
 
 
 cdef refuse_uint(data, Py_ssize_t start, Py_ssize_t end):
@@ -326,38 +353,34 @@ cdef class AnnounceEncoding:
 cdef encode_entries(list entries):
     """Return the bytes of exact (32 bytes, integer) pairs; None if any is something else."""
     cdef Py_ssize_t count = PyList_GET_SIZE(entries)
-    cdef Py_ssize_t index, size
+    cdef Py_ssize_t index
     cdef PyObject *entry
     cdef PyObject *key
-    cdef PyObject *length
-    cdef unsigned char prefix[MOST_OF_AN_INTEGER]
-    cdef unsigned char *to
-    cdef int does_not_fit = 0
-    cdef long long number
+    cdef PyObject *encoded
+    cdef char *to
+    cdef uint64_t length = 0
     if count > MAX_ARRAY:
         return None
-    # Nothing in both loops runs Python code, so what the first has seen holds in the second.
-    size = write_uint(prefix, count)
-    for index in range(count):
+    # Room for the longest lengths; what is left is given back. Two rounds would save that, but
+    # entries are all over the memory, and to fetch them is most of the work.
+    encoded = new_room(NULL, MOST_OF_AN_INTEGER + count * (KEY + MOST_OF_AN_INTEGER))
+    to = bytes_start(encoded)
+    to += write_uint(<unsigned char *>to, count)
+    for index in range(count):  # nothing in here runs Python code that could change `entries`
         entry = list_item(entries, index)
         if not protomux_is_pair(entry):
-            return None
-        key, length = tuple_item(entry, 0), tuple_item(entry, 1)
-        if not (bytes_is_exact(key) and bytes_size(key) == KEY and int_is_exact(length)):
-            return None
-        number = int_value(length, &does_not_fit)
-        if does_not_fit or not 0 <= number <= <long long>MAX_UINT:
-            return None
-        size += KEY + uint_size(number)
-    encoded = PyBytes_FromStringAndSize(NULL, size)
-    to = <unsigned char *>PyBytes_AS_STRING(encoded)
-    to += write_uint(to, count)
-    for index in range(count):
-        entry = list_item(entries, index)
-        memcpy(to, bytes_start(tuple_item(entry, 0)), KEY)
+            break
+        key = tuple_item(entry, 0)
+        if not (bytes_is_exact(key) and bytes_size(key) == KEY
+                and is_length(tuple_item(entry, 1), &length)):
+            break
+        memcpy(to, bytes_start(key), KEY)
         to += KEY
-        to += write_uint(to, int_value(tuple_item(entry, 1), &does_not_fit))
-    return encoded
+        to += write_uint(<unsigned char *>to, length)
+    else:
+        return cut_to(encoded, to - bytes_start(encoded))
+    Py_DECREF(encoded)
+    return None
 
 
 def decode_open(data, start, end):
@@ -562,17 +585,14 @@ cdef class FrameBuilder:
             to += write_uint(to, self.channel)
             memcpy(to, PyBytes_AS_STRING(first), PyBytes_GET_SIZE(first))
             return frame
-        _PyBytes_Resize(&batch, size)  # frees it where it fails
-        frame = <object>batch
-        Py_DECREF(batch)
-        return frame
+        return cut_to(batch, size)
 
     cdef int begin_batch(self, Py_ssize_t more) except -1:
         """Begin a batch with the body that was alone; there is room for `more` bytes then."""
         cdef Py_ssize_t first_size = PyBytes_GET_SIZE(self.first)
         cdef unsigned char *to
         cdef Py_ssize_t room = 2 * (self.size + more)
-        self.batch = new_batch(NULL, room)
+        self.batch = new_room(NULL, room)
         self.room = room
         to = <unsigned char *>bytes_start(self.batch)
         to[0] = to[1] = 0
@@ -593,3 +613,38 @@ cdef class FrameBuilder:
                 self.size = self.count = self.room = 0
                 raise
         return 0
+
+
+@no_gc
+cdef class TokenBucket:
+    """Fills with a rate up to a burst; what comes takes from it."""
+
+    cdef double burst
+    cdef double per_second
+    cdef double level
+    cdef double since
+
+    def __init__(self, rate, double now):
+        self.burst, self.per_second = rate
+        self.level = self.burst
+        self.since = now
+
+    cdef inline double fill(self, double now) noexcept:
+        cdef double level = self.level + (now - self.since) * self.per_second
+        self.since = now
+        return level if level < self.burst else self.burst
+
+    def take(self, double cost, double now):
+        """Take `cost`; return the seconds until there is nothing owed, 0 if there is not."""
+        self.level = self.fill(now) - cost
+        if self.level >= 0:
+            return 0.0
+        return -self.level / self.per_second if self.per_second else INFINITY
+
+    def take_if_there(self, double cost, double now):
+        """Take `cost` if so much is there; tell whether it was."""
+        self.level = self.fill(now)
+        if self.level < cost:
+            return False
+        self.level -= cost
+        return True

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from math import inf
 
+from protomux.speedups import twin
 from protomux_wakeup.limits import Rate
 
 __all__ = ["TokenBucket"]
 
 
+@twin
 class TokenBucket:
     """Fills with `rate.per_second` up to `rate.burst`; what comes takes from it.
 
