@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from protomux import Channel, Protomux
 from protomux.channel import Handlers
@@ -119,27 +119,24 @@ def handlers(announce_entries: int) -> Handlers:
     )
 
 
-_News: TypeAlias = tuple[tuple[Member, ...], Callable[..., None], tuple[object, ...]]
-"""Sessions, what to tell each of them, and of what."""
+_Tell: TypeAlias = Callable[[Member, Any, Any], None]
+"""tell(session, what, peer)"""
 
 
-# What a session is told.
-
-
-def _arrived(session: Member, peer: Peer, is_active: bool) -> None:
+def _arrived(session: Member, is_active: bool, peer: Peer) -> None:
     session.peer_added(peer)
     if is_active:
         session.peer_active(peer)
 
 
-def _turned(session: Member, peer: Peer, is_active: bool) -> None:
+def _turned(session: Member, is_active: bool, peer: Peer) -> None:
     if is_active:
         session.peer_active(peer)
     else:
         session.peer_inactive(peer)
 
 
-def _left(session: Member, peer: Peer, was_active: bool) -> None:
+def _left(session: Member, was_active: bool, peer: Peer) -> None:
     if was_active:
         session.peer_inactive(peer)
     session.peer_removed(peer)
@@ -153,7 +150,7 @@ def _looked_up_by(session: Member, lookup: Lookup, peer: Peer) -> None:
     session.looked_up(lookup, peer)
 
 
-def _ended(session: Member) -> None:
+def _ended(session: Member, _what: None, _peer: None) -> None:
     session.ended()
 
 
@@ -173,7 +170,8 @@ def _looked_up(lookup: Lookup, channel: Channel) -> None:
 
 
 def _announced(writers: list[Writer], channel: Channel) -> None:
-    channel.user_data.topic.announced(writers, channel.user_data)
+    peer = channel.user_data
+    peer.topic.announced(writers, peer)
 
 
 def _informed(info: Info, channel: Channel) -> None:
@@ -231,7 +229,7 @@ class Topic:
         self._active_peers = 0
         self._active_sessions = 0
         self._is_idle = False
-        self._news: deque[_News] | None = None
+        self._news: deque[tuple[tuple[Member, ...], _Tell, Any, Any]] | None = None
         self._is_telling = False
 
     def __repr__(self) -> str:
@@ -281,7 +279,7 @@ class Topic:
             self._stats.sessions_closed += 1
             self._active_sessions -= session.is_active
             self._refresh()
-            self._tell((session,), _ended)
+            self._tell((session,), _ended, None, None)
 
     def session_changed(self, session: Member) -> None:
         """`session` has become active, or inactive."""
@@ -308,7 +306,7 @@ class Topic:
         for peer in self.peers + self.pending_peers:
             peer.channel.close()
         self._stats.sessions_closed += len(self._sessions)
-        self._tell(self.sessions, _ended)
+        self._tell(self.sessions, _ended, None, None)
         self._sessions.clear()
         self._sessions_view = ()
         self._host.topic_destroyed(self)
@@ -365,7 +363,7 @@ class Topic:
         peer.is_pending = False
         if handshake.active:
             self._mark(peer, True)
-        self._tell(self.sessions, _arrived, peer, handshake.active)
+        self._tell(self.sessions, _arrived, handshake.active, peer)
 
     def peer_closed(self, peer: Peer) -> None:
         """The channel of `peer` is closed."""
@@ -379,7 +377,7 @@ class Topic:
         was_active = peer.is_active
         if was_active:
             self._mark(peer, False)
-        self._tell(self.sessions, _left, peer, was_active)
+        self._tell(self.sessions, _left, was_active, peer)
 
     def looked_up(self, lookup: Lookup, peer: Peer) -> None:
         """`peer` asked us."""
@@ -400,7 +398,7 @@ class Topic:
         if info.active is peer.is_active:
             return
         self._mark(peer, info.active)
-        self._tell(self.sessions, _turned, peer, info.active)
+        self._tell(self.sessions, _turned, info.active, peer)
 
     def _mark(self, peer: Peer, is_active: bool) -> None:
         """Count `peer` as active from now on, or no more."""
@@ -408,8 +406,8 @@ class Topic:
         self._active_peers += 1 if is_active else -1
         self._check_idle()
 
-    def _tell(self, sessions: tuple[Member, ...], tell: Callable[..., None], *news: object) -> None:
-        """Call `tell(session, *news)` for each of `sessions`.
+    def _tell(self, sessions: tuple[Member, ...], tell: _Tell, what: Any, peer: Any) -> None:
+        """Call `tell(session, what, peer)` for each of `sessions`.
 
         What a hook brings about by itself waits until all sessions know of the event before it,
         so that each sees every peer come before it goes.
@@ -417,16 +415,16 @@ class Topic:
         if self._is_telling:
             if self._news is None:
                 self._news = deque()
-            self._news.append((sessions, tell, news))
+            self._news.append((sessions, tell, what, peer))
             return
         self._is_telling = True
         try:
             for session in sessions:
-                tell(session, *news)
+                tell(session, what, peer)
             while self._news:
-                sessions, tell, news = self._news.popleft()
+                sessions, tell, what, peer = self._news.popleft()
                 for session in sessions:
-                    tell(session, *news)
+                    tell(session, what, peer)
             self._news = None
         finally:
             self._is_telling = False
