@@ -94,7 +94,7 @@ def measure(size: int, rounds: int) -> dict[str, dict[str, float]]:
     count = max(4, min(MESSAGES_A_ROUND, BYTES_A_ROUND // max(1, size)))
     plaintexts: list[bytes] = [os.urandom(size)] * count
     sender = new_state()
-    messages = [SODIUM.push(sender, plaintext) for plaintext in plaintexts]
+    messages = [b"".join(SODIUM.push(sender, plaintext)) for plaintext in plaintexts]
     best = {way: dict.fromkeys(BACKENDS, float("inf")) for way in WAYS}
     for _ in range(rounds):
         for name, backend in BACKENDS.items():
@@ -108,7 +108,7 @@ def measure(size: int, rounds: int) -> dict[str, dict[str, float]]:
 
 
 def microseconds(
-    step: Callable[[State, BytesLike], bytes], state: State, inputs: list[bytes]
+    step: Callable[[State, BytesLike], object], state: State, inputs: list[bytes]
 ) -> float:
     """Return what each of `inputs` takes but the first, at which a state may set things up."""
     step(state, inputs[0])

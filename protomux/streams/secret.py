@@ -21,6 +21,8 @@ when nothing has moved for `CLOSE_TIMEOUT`.
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from enum import Enum, auto
 from math import isfinite
@@ -74,7 +76,21 @@ class _Phase(Enum):
     FRAMES = auto()
 
 
-class SecretStream(BaseStream, asyncio.Protocol):
+class _Scratch(threading.local):
+    """Where what comes is read into, by all streams of a thread in turn.
+
+    Attributes:
+        view: as large as what asyncio reads at once.
+    """
+
+    def __init__(self) -> None:
+        self.view: Final = memoryview(bytearray(256 * 1024))
+
+
+_scratch: Final = _Scratch()
+
+
+class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
     """An encrypted `FramedStream`; the asyncio.Protocol of the transport that carries it.
 
     Attributes:
@@ -164,7 +180,7 @@ class SecretStream(BaseStream, asyncio.Protocol):
         self._opened: asyncio.Event | None = None
         self._admission = Admission(remote_public_key, firewall, self._loop)
         # reading
-        self._buffer: bytes | bytearray = b""
+        self._buffer: bytes | bytearray | memoryview = b""
         self._received = 0
         self._peer_has_ended = False
         self._transport_is_held = False
@@ -288,12 +304,20 @@ class SecretStream(BaseStream, asyncio.Protocol):
             timer.start(timer.seconds)
         self._shake_hands()
 
-    def data_received(self, data: bytes) -> None:
-        """Bytes came from the transport."""
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return where the transport may put what it reads, until it says `buffer_updated`."""
+        return _scratch.view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """So many bytes came from the transport."""
+        self.data_received(_scratch.view[:nbytes])
+
+    def data_received(self, data: bytes | memoryview) -> None:
+        """Bytes came from the transport; they are its own again when this returns."""
         if self._silence_in.seconds:
             self._silence_in.touch()
         self._received += len(data)
-        if self._buffer:
+        if isinstance(self._buffer, bytearray):
             self._buffer += data
         else:  # mostly whole messages, that need not be kept
             self._buffer = data
@@ -472,14 +496,18 @@ class SecretStream(BaseStream, asyncio.Protocol):
 
     def _send_frame(self, frame: bytes) -> None:
         assert self._encryptor is not None
+        first, *rest = self._encryptor.encrypt_parts(frame)
         size = len(frame) + OVERHEAD
-        self._write(self._encryptor.encrypt(frame, size.to_bytes(_LENGTH_SIZE, "little")))
+        self._write(size.to_bytes(_LENGTH_SIZE, "little") + first, rest)
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes, more: Sequence[bytes] = ()) -> None:
         assert self._transport is not None
         if self._silence_out.seconds:
             self._silence_out.touch()
-        self._transport.write(data)
+        if more:
+            self._transport.writelines((data, *more))
+        else:
+            self._transport.write(data)
 
     def _update_writable(self) -> None:
         is_writable = not self._transport_is_full and self._early_size <= _HIGH_WATER

@@ -108,8 +108,8 @@ class State(crypto_secretstream_xchacha20poly1305_state):
 class Backend(Protocol):
     """One way to make and to read the messages of a state."""
 
-    def push(self, state: State, plaintext: BytesLike, head: bytes = b"") -> bytes:
-        """Return `head`, in the clear, and the next message behind it.
+    def push(self, state: State, plaintext: BytesLike) -> tuple[bytes, ...]:
+        """Return the next message in parts: one, or several where to join them is to copy much.
 
         Of the tag MESSAGE, and 17 bytes longer than its plaintext.
         """
@@ -128,7 +128,7 @@ class _Sodium:
     (2 µs) than libsodium takes for a small message.
     """
 
-    def push(self, state: State, plaintext: BytesLike, head: bytes = b"") -> bytes:
+    def push(self, state: State, plaintext: BytesLike) -> tuple[bytes, ...]:
         plaintext = bytes(plaintext)
         size = len(plaintext)
         whole = size + crypto_secretstream_xchacha20poly1305_ABYTES
@@ -143,8 +143,7 @@ class _Sodium:
             0,
             crypto_secretstream_xchacha20poly1305_TAG_MESSAGE,
         )
-        message: bytes = head + ffi.buffer(memory, whole)
-        return message
+        return (ffi.buffer(memory, whole)[:],)
 
     def pull(self, state: State, message: BytesLike) -> bytes:
         if state.tagbuf is None:
@@ -171,15 +170,15 @@ class _Sodium:
 class _OpenSSL:
     """OpenSSL, as `cryptography` has it; what a new key follows is left to libsodium."""
 
-    def push(self, state: State, plaintext: BytesLike, head: bytes = b"") -> bytes:
+    def push(self, state: State, plaintext: BytesLike) -> tuple[bytes, ...]:
         chacha = state.keystream()
         if chacha is None:
-            return SODIUM.push(state, plaintext, head)
+            return SODIUM.push(state, plaintext)
         start = chacha.update(_FIRST_BLOCKS)  # block 1 as it is: the tag MESSAGE is 0
         ciphertext = chacha.update(memoryview(plaintext).cast("B"))
         mac = _mac(start, start[_BLOCK:], ciphertext)
         state.advance(mac)
-        return b"".join((head, start[_BLOCK : _BLOCK + 1], ciphertext, mac))
+        return start[_BLOCK : _BLOCK + 1], ciphertext, mac
 
     def pull(self, state: State, message: BytesLike) -> bytes:
         chacha = state.keystream()

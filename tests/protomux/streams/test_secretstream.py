@@ -18,7 +18,15 @@ from nacl.bindings import (
 )
 from nacl.exceptions import CryptoError
 
-from protomux.streams.secretstream import CROSSOVER, OPENSSL, SODIUM, Backend, State, backend_for
+from protomux.streams.secretstream import (
+    CROSSOVER,
+    OPENSSL,
+    SODIUM,
+    Backend,
+    BytesLike,
+    State,
+    backend_for,
+)
 
 MIB = 2**20
 BACKENDS = {"libsodium": SODIUM, "OpenSSL": OPENSSL}
@@ -51,6 +59,10 @@ def text(size: int) -> bytes:
     return (bytes(range(251)) * (size // 251 + 1))[:size]
 
 
+def pushed(backend: Backend, state: State, plaintext: BytesLike) -> bytes:
+    return b"".join(backend.push(state, plaintext))
+
+
 def refuses(backend: Backend, state: State, message: bytes) -> None:
     """Assert that `message` is refused and leaves the state as it was."""
     before = bytes(memory(state))
@@ -68,8 +80,8 @@ def test_both_write_the_bytes_of_libsodium_at_every_size_up_to_five_blocks() -> 
     reference, states = begun(REFERENCE), [begun(State) for _ in range(4)]
     for size in range(64 * 5 + 2):
         message = crypto_secretstream_xchacha20poly1305_push(reference, text(size))
-        assert SODIUM.push(states[0], text(size)) == message
-        assert OPENSSL.push(states[1], text(size)) == message
+        assert pushed(SODIUM, states[0], text(size)) == message
+        assert pushed(OPENSSL, states[1], text(size)) == message
         assert SODIUM.pull(states[2], message) == text(size)
         assert OPENSSL.pull(states[3], message) == text(size)
 
@@ -84,7 +96,7 @@ def test_either_side_may_change_backends_at_any_message(
     reference, sender, receiver = begun(REFERENCE), begun(State), begun(State)
     for size, sending, receiving in messages:
         plaintext = text(size)
-        message = sending.push(sender, plaintext)
+        message = pushed(sending, sender, plaintext)
         assert message == crypto_secretstream_xchacha20poly1305_push(reference, plaintext)
         assert receiving.pull(receiver, message) == plaintext
         assert bytes(memory(sender)) == bytes(memory(receiver)) == bytes(memory(reference))
@@ -94,10 +106,10 @@ def test_either_side_may_change_backends_at_any_message(
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
 def test_anything_with_bytes_is_taken(backend: Backend, kind: type[Any]) -> None:
     sender, receiver = begun(State), begun(State)
-    message = backend.push(sender, kind(b"plaintext"))
+    message = pushed(backend, sender, kind(b"plaintext"))
     plaintext = backend.pull(receiver, kind(message))
     assert (type(message), type(plaintext), plaintext) == (bytes, bytes, b"plaintext")
-    part = memoryview(b"<" + backend.push(sender, memoryview(b"<a part>")[1:-1]) + b">")[1:-1]
+    part = memoryview(b"<" + pushed(backend, sender, memoryview(b"<a part>")[1:-1]) + b">")[1:-1]
     assert backend.pull(receiver, part) == b"a part"
 
 
@@ -105,13 +117,13 @@ def test_anything_with_bytes_is_taken(backend: Backend, kind: type[Any]) -> None
 def test_a_view_of_wider_items_is_its_bytes(backend: Backend) -> None:
     wide = memoryview(array("I", range(25)))
     sender, receiver = begun(State), begun(State)
-    message = backend.push(sender, wide)
+    message = pushed(backend, sender, wide)
     assert backend.pull(receiver, message) == wide.tobytes()
 
 
 @on_both
 def test_a_changed_byte_anywhere_is_refused_and_changes_nothing(backend: Backend) -> None:
-    message = SODIUM.push(begun(State), b"a short message")
+    message = pushed(SODIUM, begun(State), b"a short message")
     receiver = begun(State)
     for place in range(len(message)):
         for flip in (0x01, 0x02, 0x80):
@@ -126,7 +138,7 @@ def test_a_changed_byte_anywhere_is_refused_and_changes_nothing(backend: Backend
 def test_a_large_message_is_refused_when_changed_cut_or_made_longer(
     backend: Backend, size: int
 ) -> None:
-    message = OPENSSL.push(begun(State), text(size))
+    message = pushed(OPENSSL, begun(State), text(size))
     receiver = begun(State)
     for place in (0, 1, 63, 64, 65, size // 2, size - 1, size, size + 1, size + 8, size + 16):
         changed = bytearray(message)
@@ -140,7 +152,7 @@ def test_a_large_message_is_refused_when_changed_cut_or_made_longer(
 @on_both
 def test_a_message_twice_or_out_of_order_is_refused(backend: Backend) -> None:
     sender, receiver = begun(State), begun(State)
-    one, two = OPENSSL.push(sender, b"one"), OPENSSL.push(sender, b"two")
+    one, two = pushed(OPENSSL, sender, b"one"), pushed(OPENSSL, sender, b"two")
     refuses(backend, receiver, two)
     assert backend.pull(receiver, one) == b"one"
     refuses(backend, receiver, one)
@@ -185,7 +197,7 @@ def test_a_key_ends_with_its_counter(backend: Backend, size: int) -> None:
     key = bytes(memory(sender))[:32]
     for left in (2, 1, 0, 0, 0):
         message = crypto_secretstream_xchacha20poly1305_push(reference, text(size))
-        assert backend.push(sender, text(size)) == message
+        assert pushed(backend, sender, text(size)) == message
         assert backend.pull(receiver, message) == text(size)
         assert bytes(memory(sender)) == bytes(memory(receiver)) == bytes(memory(reference))
         assert (bytes(memory(sender))[:32] == key) is (left > 0)
@@ -196,14 +208,14 @@ def test_a_key_ends_with_its_counter(backend: Backend, size: int) -> None:
 def test_a_state_that_was_not_begun_reads_nothing(backend: Backend, counter: int) -> None:
     forger = State()  # as if its key were zeros, which anyone knows
     memory(forger)[32:36] = counter.to_bytes(4, "little")
-    refuses(backend, State(), SODIUM.push(forger, b"forged"))
+    refuses(backend, State(), pushed(SODIUM, forger, b"forged"))
 
 
 @on_both
 def test_an_idle_state_keeps_no_large_buffer(backend: Backend) -> None:
     state, receiver = begun(State), begun(State)
     for size in (CROSSOVER - 1, CROSSOVER, MIB):
-        message = backend.push(state, text(size))
+        message = pushed(backend, state, text(size))
         backend.pull(receiver, message)
         for each in (state, receiver):
             assert each.rawbuf is None or len(each.rawbuf) < CROSSOVER + 17
