@@ -110,8 +110,11 @@ class Peer:
         """Wait until all that the peer was told is with its stream; False if it left before that.
 
         What is told while the stream does not keep up waits here, so wait for this before
-        `stream.close()`, which flushes the stream alone.
+        `stream.close()`, which flushes the stream alone. And wait for it after a False from
+        `Session.announce` or `Session.lookup`: the stream keeps up again then.
         """
+        if not (self.is_removed or self.channel.drained):
+            self._wait()
         if self._backlog is not None:
             if self._drained is None:
                 self._drained = asyncio.Event()
