@@ -1,6 +1,6 @@
 # cython: language_level=3, binding=False, boundscheck=False, wraparound=False
 # cython: initializedcheck=False, auto_pickle=False
-"""The compiled twins of the hot codecs; see `protomux.speedups`. Knows bytes, no error of ours.
+"""The compiled twins of the hot codecs, chosen by `protomux.speedups`. Knows bytes, no protocol.
 
 Each has the name of the Python function or class that is its reference, and does what that does
 with the types that are usual: `bytes` and `int` themselves, no subclass. Whatever else it is
