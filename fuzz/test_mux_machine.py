@@ -247,7 +247,13 @@ class TwoMuxes(RuleBasedStateMachine):
             # Nothing is left of old channels but the freed numbers.
             board = mux._board
             assert len(board.places) == 0
-            for table in (board._links, board._unopened, board._unanswered, board._remotes):
+            for table in (
+                board._links,
+                board._unopened,
+                board._unanswered,
+                board._remotes,
+                board._routes,
+            ):
                 assert not table
             assert board.held.size == len(board._waiting) == board._waiting_size == 0
             assert mux._writer._builder.size == 0

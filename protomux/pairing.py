@@ -32,14 +32,13 @@ class Inquiry(Protocol):
 
 
 class RemoteChannel(Generic[OwnT]):
-    """A channel as the peer opened it.
+    """A channel as the peer opened it, until our side of it is open.
 
     Attributes:
         number: the peer's number for it.
         protocol: the name under which the peer opened it, which may be an alias here.
         handshake: the bytes that came with its open.
         held: (type, payload) of messages that came before our side was open.
-        is_held: our side is not open yet.
         held_size: what it counts for among the bytes that are held.
         own: our channel, once one has opened for it.
         is_closed: the peer closed it while it still waited.
@@ -53,7 +52,6 @@ class RemoteChannel(Generic[OwnT]):
         "held",
         "held_size",
         "is_closed",
-        "is_held",
         "number",
         "own",
         "place",
@@ -67,7 +65,6 @@ class RemoteChannel(Generic[OwnT]):
         self.protocol = protocol
         self.handshake = handshake
         self.held: list[tuple[int, bytes]] | None = None  # most have none
-        self.is_held = True
         self.held_size = 0
         self.own: OwnT | None = None
         self.is_closed = False
@@ -80,7 +77,6 @@ class Rendezvous(Generic[OwnT]):
     """Where both sides of one (protocol, id) meet.
 
     Attributes:
-        keys: every name that leads here.
         reserved: how many of the peer's opens that wait are kept, from the first, for channels that
             were created when there was one and are not opened yet.
         offers: pair callbacks that run now; the unpaired are rejected when the last has ended.
@@ -89,10 +85,11 @@ class Rendezvous(Generic[OwnT]):
     """
 
     __slots__ = (
+        "_aliases",
         "_incoming",
+        "_key",
         "_merged_into",
         "_outgoing",
-        "keys",
         "last",
         "offers",
         "opened",
@@ -100,7 +97,8 @@ class Rendezvous(Generic[OwnT]):
     )
 
     def __init__(self, key: Key) -> None:
-        self.keys: tuple[Key, ...] = (key,)
+        self._key = key
+        self._aliases: tuple[Key, ...] = ()
         # Both exist while something is in them: most places have nobody who waits. A list, since
         # it has one entry at most, mostly, and a deque of one costs more than all the rest.
         self._outgoing: OrderedDict[int, OwnT | None] | None = None
@@ -110,6 +108,15 @@ class Rendezvous(Generic[OwnT]):
         self.opened = 0
         self.last: OwnT | None = None
         self._merged_into: Rendezvous[OwnT] | None = None
+
+    @property
+    def keys(self) -> tuple[Key, ...]:
+        """Every name that leads here."""
+        return self._key, *self._aliases
+
+    def add_keys(self, *keys: Key) -> None:
+        """Further names lead here."""
+        self._aliases += tuple(key for key in keys if key not in self.keys)
 
     @property
     def current(self) -> Rendezvous[OwnT]:
@@ -200,7 +207,7 @@ class Rendezvous(Generic[OwnT]):
 
     def absorb(self, other: Rendezvous[OwnT]) -> None:
         """Merge `other` into this place; whoever holds `other` finds here by `current`."""
-        self.keys += tuple(key for key in other.keys if key not in self.keys)
+        self.add_keys(*other.keys)
         if other._outgoing is not None:
             self._outgoing = self._outgoing or OrderedDict()
             self._outgoing.update(other._outgoing)
@@ -242,7 +249,7 @@ class PairingTable(Generic[OwnT]):
             if other is place:
                 continue
             if other is None:
-                place.keys += (key,)
+                place.add_keys(key)
             else:
                 place.absorb(other)
             for name in place.keys:

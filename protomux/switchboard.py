@@ -34,10 +34,11 @@ __all__ = ["OwnLink", "Switchboard"]
 class _Announced:
     """An open of ours under the first of several names, and what was sent after it."""
 
-    __slots__ = ("bodies", "handshake", "protocol", "size")
+    __slots__ = ("answered_as", "bodies", "handshake", "protocol", "size")
 
     def __init__(self, protocol: str, handshake: bytes) -> None:
         self.protocol = protocol
+        self.answered_as: str | None = None  # the name under which the peer opened its side
         self.handshake = handshake
         self.bodies: list[bytes] = []
         self.size = 0
@@ -52,7 +53,16 @@ class _Announced:
 class OwnLink:
     """The `Link` of one channel: its number, its place, and whom it is paired with."""
 
-    __slots__ = ("announced", "board", "channel", "has_reservation", "number", "place", "remote")
+    __slots__ = (
+        "announced",
+        "board",
+        "channel",
+        "has_reservation",
+        "number",
+        "place",
+        "remote",
+        "remote_number",
+    )
 
     def __init__(self, board: Switchboard) -> None:
         self.board = board
@@ -60,6 +70,9 @@ class OwnLink:
         self.place: Rendezvous[OwnLink]  # once it is opened, or has a reservation there
         self.number = 0
         self.remote: RemoteChannel[OwnLink] | None = None
+        """The peer's side from the pairing until we are open: what it sends is held there."""
+        self.remote_number = 0
+        """The peer's number from then on."""
         self.has_reservation = False
         self.announced: _Announced | None = None
         """Our open, while the peer may not know the name that it carries."""
@@ -135,6 +148,7 @@ class Switchboard:
         "_links",
         "_remote_highest",
         "_remotes",
+        "_routes",
         "_unanswered",
         "_unopened",
         "_waiting",
@@ -178,7 +192,8 @@ class Switchboard:
         self._highest = 0
         self._unanswered: dict[int, Rendezvous[OwnLink]] = {}
         # the peer's channels
-        self._remotes: dict[int, RemoteChannel[OwnLink]] = {}
+        self._remotes: dict[int, RemoteChannel[OwnLink]] = {}  # until our side is open
+        self._routes: dict[int, OwnLink] = {}  # from then on
         self._remote_highest = 0
         self._waiting: Deadlines[RemoteChannel[OwnLink]] = Deadlines(
             loop, limits.waiting_time, self._give_up
@@ -232,7 +247,13 @@ class Switchboard:
         """The stream is gone: every channel closes, and nothing is left of the peer."""
         self.is_gone = self.is_lost = True
         links = [*self._links.values(), *self._unopened]
-        for table in (self._links, self._unopened, self._unanswered, self._remotes):
+        for table in (
+            self._links,
+            self._unopened,
+            self._unanswered,
+            self._remotes,
+            self._routes,
+        ):
             table.clear()
         self.pair_callbacks.clear()
         self.places.clear()
@@ -241,6 +262,7 @@ class Switchboard:
         self._highest = self._waiting_size = self.held.size = 0
         for link in links:
             link.remote = None
+            link.remote_number = 0
             if not link.channel.is_closed:  # by the hook of another
                 link.channel.end(is_remote=True)
 
@@ -312,6 +334,9 @@ class Switchboard:
         remote, link.remote = link.remote, None
         if remote is not None:
             self._drop_remote(remote)
+        elif link.remote_number:
+            del self._routes[link.remote_number]
+            link.remote_number = 0
         if number in self._unanswered:
             place.expect_answer(number, None)  # the number is free when the peer has answered
         else:
@@ -335,24 +360,27 @@ class Switchboard:
             if self.is_gone or channel.is_closed:
                 return
             channel.deliver(type, payload, 0, len(payload))
-        remote.is_held = False
-        remote.handshake = b""
-        self._release_held(remote)
-        if remote.is_closed and not channel.is_closed:
+        if link.remote is not remote:  # a hook has closed the channel
+            return
+        self._drop_remote(remote)
+        link.remote = None
+        link.remote_number = remote.number
+        self._routes[remote.number] = link
+        if remote.is_closed:
             self._close_remotely(link)
 
     # The peer's channels.
 
     def receive(self, channel: int, type: int, data: bytes, start: int, end: int) -> None:
         """A message came: `data[start:end]` is the payload, `channel` the peer's number."""
-        remote = self._remotes.get(channel)
-        if remote is None:  # or was in flight when the channel closed
-            if channel == CONTROL:
-                self._receive_control(type, data, start, end)
-        elif remote.is_held:
+        link = self._routes.get(channel)
+        if link is not None:
+            link.channel.deliver(type, data, start, end)
+        elif channel == CONTROL:
+            self._receive_control(type, data, start, end)
+        elif (remote := self._remotes.get(channel)) is not None:
             self._hold(remote, type, data[start:end])
-        elif remote.own is not None:
-            remote.own.channel.deliver(type, data, start, end)
+        # else it was in flight when the channel closed
 
     def _receive_control(self, type: int, data: bytes, start: int, end: int) -> None:
         if type == Control.BATCH:  # the outer one was taken apart by the intake
@@ -366,17 +394,23 @@ class Switchboard:
 
     def _receive_open(self, data: bytes, start: int, end: int) -> None:
         number, protocol, id, handshake = decode_open(data, start, end)
-        if number == CONTROL or number > self._remote_highest + 1 or number in self._remotes:
+        if (
+            number == CONTROL
+            or number > self._remote_highest + 1
+            or number in self._routes
+            or number in self._remotes
+        ):
             raise ProtocolError(
                 f"invalid open: expected a free channel number from 1 to "
                 f"{self._remote_highest + 1}, got {number}"
             )
-        longest = max(len(protocol.encode()), 0 if id is None else len(id))
-        if longest > self.limits.name_size:
-            raise LimitExceeded(
-                f"expected a protocol and an id of at most {self.limits.name_size} bytes, "
-                f"got one of {longest}"
-            )
+        most = self.limits.name_size
+        if 4 * len(protocol) > most or (id is not None and len(id) > most):  # perhaps
+            longest = max(len(protocol.encode()), 0 if id is None else len(id))
+            if longest > most:
+                raise LimitExceeded(
+                    f"expected a protocol and an id of at most {most} bytes, got one of {longest}"
+                )
         self._remote_highest = max(self._remote_highest, number)
         remote: RemoteChannel[OwnLink]
         place = self.places.find(protocol, id)
@@ -396,8 +430,11 @@ class Switchboard:
             self._free.append(own_number)
             self.places.forget_if_idle(place)
             return
-        if link.announced is not None and link.announced.protocol == protocol:
-            link.announced = None
+        if link.announced is not None:
+            if link.announced.protocol == protocol:
+                link.announced = None
+            else:
+                link.announced.answered_as = protocol
         self._remotes[number] = remote
         remote.own, link.remote = link, remote
         self._complete(link, remote)
@@ -412,7 +449,7 @@ class Switchboard:
         callback = self.pair_callbacks.find(remote.protocol, id)
         if (
             (place is None and callback is None)  # nobody will ever want it
-            or len(self._remotes) >= self.limits.channels
+            or len(self._remotes) + len(self._routes) >= self.limits.channels
             or len(self._waiting) >= self.limits.waiting_opens
             or self._waiting_size + remote.size > self.limits.waiting_size
         ):
@@ -478,23 +515,23 @@ class Switchboard:
                 self._close_remotely(link)
             return
         paired = self._links.get(number)
-        if paired is None or paired.announced is None or paired.remote is None:
+        announced = None if paired is None else paired.announced
+        if paired is None or announced is None or announced.answered_as is None:
             raise ProtocolError(f"invalid reject: channel {number} does not wait for an answer")
         # We are paired through an alias, but the peer did not know the name that we had opened
         # under, and has dropped what came after. It knows its own name: begin again under that.
-        announced, paired.announced = paired.announced, None
-        self._send_open(paired, paired.remote.protocol, announced.handshake)
+        paired.announced = None
+        self._send_open(paired, announced.answered_as, announced.handshake)
         for body in announced.bodies:
             self.writer.send(number, body)
 
     def _receive_close(self, number: int) -> None:
-        remote = self._remotes.get(number)
-        if remote is None:
-            return  # closed from both sides at once
-        if remote.own is not None and not remote.is_held:
-            self._close_remotely(remote.own)
-        else:
+        link = self._routes.get(number)
+        if link is not None:
+            self._close_remotely(link)
+        elif (remote := self._remotes.get(number)) is not None:
             remote.is_closed = True  # the open is still to be answered, its messages delivered
+        # else it is closed from both sides at once
 
     def _hold(self, remote: RemoteChannel[OwnLink], type: int, payload: bytes) -> None:
         if remote.is_closed:

@@ -359,6 +359,7 @@ class Topic:
         self._host.peer_answered(peer)
         self._peers[stream] = self._peers.pop(stream)
         self._peers_view = None
+        peer.channel.handshake = None  # it has done its work, and there may be many
         self._stats.peers_added += 1
         peer.is_pending = False
         if handshake.active:
