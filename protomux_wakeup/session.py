@@ -82,12 +82,15 @@ class Session:
     __slots__ = (
         "__weakref__",
         "_events",
-        "_hooks",
         "_limits",
         "is_active",
         "is_destroyed",
         "topic",
+        *(f"_{name}" for name in HOOKS),
     )
+
+    _on_announce: Hook | None
+    _on_destroy: Hook | None
 
     def __init__(
         self, topic: Topic, is_active: bool, hooks: Mapping[str, Hook], limits: Limits
@@ -95,7 +98,8 @@ class Session:
         self.topic: Final = topic
         self.is_active = is_active
         self.is_destroyed = False
-        self._hooks = hooks
+        for name in HOOKS:
+            setattr(self, f"_{name}", hooks.get(name))
         self._limits = limits
         self._events: WeakSet[EventStream] | None = None  # most sessions use hooks alone
 
@@ -230,39 +234,39 @@ class Session:
 
     def peer_added(self, peer: Peer) -> None:
         """`peer` has proved the capability."""
-        self._emit("on_peer_add", PeerAdded, peer)
+        self._emit("_on_peer_add", PeerAdded, peer)
 
     def peer_removed(self, peer: Peer) -> None:
         """`peer` is gone."""
-        self._emit("on_peer_remove", PeerRemoved, peer)
+        self._emit("_on_peer_remove", PeerRemoved, peer)
 
     def peer_active(self, peer: Peer) -> None:
         """`peer` has become active."""
-        self._emit("on_peer_active", PeerActive, peer)
+        self._emit("_on_peer_active", PeerActive, peer)
 
     def peer_inactive(self, peer: Peer) -> None:
         """`peer` is not active any more."""
-        self._emit("on_peer_inactive", PeerInactive, peer)
+        self._emit("_on_peer_inactive", PeerInactive, peer)
 
     def announced(self, writers: list[Writer], peer: Peer) -> None:
         """`peer` told us of `writers`."""
         if self._events is not None:
-            self._emit("on_announce", Announced, peer, writers)
+            self._emit("_on_announce", Announced, peer, writers)
         elif not self.is_destroyed:  # the short way to what comes most
-            hook = self._hooks.get("on_announce")
+            hook = self._on_announce
             if hook is not None:
                 peer.channel.run_hook(hook, writers, peer, self)
 
     def looked_up(self, lookup: Lookup, peer: Peer) -> None:
         """`peer` asked us."""
-        self._emit("on_lookup", LookedUp, peer, lookup)
+        self._emit("_on_lookup", LookedUp, peer, lookup)
 
     def ended(self) -> None:
         """The session is not of the topic any more."""
         self.is_destroyed = True
         for events in list(self._events or ()):
             events.end()
-        hook = self._hooks.get("on_destroy")
+        hook = self._on_destroy
         if hook is None:
             return
         try:
@@ -282,7 +286,7 @@ class Session:
             return
         if self._events is not None:
             self._queue(event(peer, *said))
-        hook = self._hooks.get(name)
+        hook: Hook | None = getattr(self, name)
         if hook is not None:
             peer.channel.run_hook(hook, *said, peer, self)
 

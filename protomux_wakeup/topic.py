@@ -186,6 +186,7 @@ class Topic:
         capability: the secret.
         is_active: one of its sessions is active.
         is_destroyed: it was collected, or its `Wakeup` was destroyed.
+        sessions: its sessions, in the order in which they were made.
     """
 
     __slots__ = (
@@ -199,13 +200,12 @@ class Topic:
         "_news",
         "_peers",
         "_peers_view",
-        "_sessions",
-        "_sessions_view",
         "_stats",
         "capability",
         "id",
         "is_active",
         "is_destroyed",
+        "sessions",
     )
 
     def __init__(
@@ -219,11 +219,10 @@ class Topic:
         self.capability = capability
         self.is_active = is_active
         self.is_destroyed = False
+        self.sessions: tuple[Member, ...] = ()
         self._host = host
         self._stats = host.stats
         self._handlers = handlers
-        self._sessions: dict[Member, None] = {}
-        self._sessions_view: tuple[Member, ...] | None = ()
         self._peers: dict[FramedStream, Peer] = {}  # a peer goes to the end when it is proven
         self._peers_view: tuple[Peer, ...] | None = ()
         self._active_peers = 0
@@ -235,7 +234,7 @@ class Topic:
     def __repr__(self) -> str:
         return (
             f"<Topic {self.id.hex()[:16]} {'active' if self.is_active else 'inactive'} "
-            f"{len(self._sessions)} sessions {len(self.peers)} peers>"
+            f"{len(self.sessions)} sessions {len(self.peers)} peers>"
         )
 
     @property
@@ -250,13 +249,6 @@ class Topic:
         """Peers that were asked for their proof and have not answered."""
         return tuple([each for each in self._peers.values() if each.is_pending])
 
-    @property
-    def sessions(self) -> tuple[Member, ...]:
-        """Its sessions, in the order in which they were made."""
-        if self._sessions_view is None:
-            self._sessions_view = tuple(self._sessions)
-        return self._sessions_view
-
     def peer_of(self, stream: FramedStream) -> Peer | None:
         """Return the peer, pending or proven, on `stream`."""
         return self._peers.get(stream)
@@ -266,16 +258,14 @@ class Topic:
     def add_session(self, session: Member) -> None:
         """Make `session` a member."""
         self._stats.sessions_opened += 1
-        self._sessions[session] = None
-        self._sessions_view = None
+        self.sessions += (session,)
         self._active_sessions += session.is_active
         self._refresh()
 
     def remove_session(self, session: Member) -> None:
         """Let `session` go."""
-        if session in self._sessions:
-            del self._sessions[session]
-            self._sessions_view = None
+        if session in self.sessions:
+            self.sessions = tuple([each for each in self.sessions if each is not session])
             self._stats.sessions_closed += 1
             self._active_sessions -= session.is_active
             self._refresh()
@@ -305,10 +295,9 @@ class Topic:
         self._stats.topics_gcd += 1
         for peer in self.peers + self.pending_peers:
             peer.channel.close()
-        self._stats.sessions_closed += len(self._sessions)
+        self._stats.sessions_closed += len(self.sessions)
         self._tell(self.sessions, _ended, None, None)
-        self._sessions.clear()
-        self._sessions_view = ()
+        self.sessions = ()
         self._host.topic_destroyed(self)
 
     # Peers
@@ -431,7 +420,7 @@ class Topic:
             self._is_telling = False
 
     def _check_idle(self) -> None:
-        is_idle = not self._sessions and self._active_peers == 0 and not self.is_destroyed
+        is_idle = not self.sessions and self._active_peers == 0 and not self.is_destroyed
         if is_idle is not self._is_idle:
             self._is_idle = is_idle
             if is_idle:
