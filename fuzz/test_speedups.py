@@ -5,6 +5,7 @@ Valid input, changed input, and any input; also of types that nobody should hand
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, TypeAlias
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from protomux import speedups
 from protomux.encoding import MAX_ARRAY, MAX_UINT, uint
 from protomux.frames import encode_batch
+from protomux_wakeup.limits import Rate
 from protomux_wakeup.messages import Writer
 
 if speedups.implementation == "python":
@@ -339,3 +341,22 @@ def test_a_body_that_is_none_is_refused_and_leaves_no_trace(channel: Any, body: 
         builder.add(channel, body)
     builder.add(2, b"y")
     assert builder.take() == encode_batch([(1, b"x"), (2, b"y")])
+
+
+NUMBERS = st.floats(0, 1e9) | st.just(math.inf)
+
+
+@examples(300)
+@given(
+    st.builds(Rate, st.integers(0, 2**40), NUMBERS),
+    st.lists(st.tuples(st.booleans(), NUMBERS, st.floats(0, 1e6)), max_size=20),
+)
+def test_a_bucket_counts_alike(rate: Rate, steps: list[tuple[bool, float, float]]) -> None:
+    now = 0.0
+    compiled, reference = (twin(rate, now) for twin in twins("TokenBucket"))
+    for if_there, cost, later in steps:
+        now += later
+        name = "take_if_there" if if_there else "take"
+        found, expected = (getattr(each, name)(cost, now) for each in (compiled, reference))
+        assert type(found) is type(expected)
+        assert found == pytest.approx(expected, rel=1e-12, nan_ok=True)

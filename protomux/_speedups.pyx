@@ -1,6 +1,8 @@
 # cython: language_level=3, binding=False, boundscheck=False, wraparound=False
 # cython: initializedcheck=False, auto_pickle=False
-"""The compiled twins of the hot codecs, chosen by `protomux.speedups`. Knows bytes, no protocol.
+"""The compiled twins of hot code, chosen by `protomux.speedups`. Knows bytes, no protocol.
+
+Codecs, and the bucket that counts what they bring.
 
 Each has the name of the Python function or class that is its reference, and does what that does
 with the types that are usual: `bytes` and `int` themselves, no subclass. Whatever else it is
@@ -615,9 +617,8 @@ cdef class FrameBuilder:
         return 0
 
 
-@no_gc
 cdef class TokenBucket:
-    """Fills with a rate up to a burst; what comes takes from it."""
+    """Fills with `rate.per_second` up to `rate.burst`; what comes takes from it."""
 
     cdef double burst
     cdef double per_second

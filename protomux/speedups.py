@@ -1,8 +1,8 @@
-"""Which twins of the hot codecs are in use: compiled ones, or those in Python. Knows no codec.
+"""Which twins of hot code are in use: compiled ones, or those in Python. Knows none of them.
 
-A codec is written in Python first, and that text is the reference. Where the package was built
-with a C compiler, `twin` puts the compiled one of the same name in its place; the environment
-variable `PROTOMUX_PURE=1`, read once at the first import, keeps Python.
+What profiles name, codecs above all, is written in Python first, and that text is the reference.
+Where the package was built with a C compiler, `twin` puts the compiled one of the same name in its
+place; the environment variable `PROTOMUX_PURE=1`, read once at the first import, keeps Python.
 """
 
 from __future__ import annotations
