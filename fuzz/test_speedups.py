@@ -343,13 +343,13 @@ def test_a_body_that_is_none_is_refused_and_leaves_no_trace(channel: Any, body: 
     assert builder.take() == encode_batch([(1, b"x"), (2, b"y")])
 
 
-NUMBERS = st.floats(0, 1e9) | st.just(math.inf)
+AMOUNTS = st.floats(0, 1e9) | st.just(math.inf)
 
 
 @examples(300)
 @given(
-    st.builds(Rate, st.integers(0, 2**40), NUMBERS),
-    st.lists(st.tuples(st.booleans(), NUMBERS, st.floats(0, 1e6)), max_size=20),
+    st.builds(Rate, st.integers(0, 2**40), AMOUNTS),
+    st.lists(st.tuples(st.booleans(), AMOUNTS, st.floats(0, 1e6)), max_size=20),
 )
 def test_a_bucket_counts_alike(rate: Rate, steps: list[tuple[bool, float, float]]) -> None:
     now = 0.0
