@@ -109,8 +109,8 @@ class PairCallbacks:
         self._loop = loop
         self._most = most
         self._callbacks: dict[Key, PairCallback] = {}
-        self._running: set[Question] = set()
-        self._waiting: OrderedDict[Question, None] = OrderedDict()
+        self._running: dict[Question, None] = {}
+        self._waiting: OrderedDict[Question, None] | None = None  # there are seldom so many
 
     def set(self, key: Key, callback: PairCallback) -> None:
         """Ask `callback` about `key` from now on."""
@@ -125,7 +125,7 @@ class PairCallbacks:
         if found is None or (callback is not None and found is not callback):
             return []
         del self._callbacks[key]
-        return [each for each in (*self._running, *self._waiting) if each.callback is found]
+        return [each for each in self._questions if each.callback is found]
 
     def find(self, protocol: str, id: bytes | None) -> PairCallback | None:
         """Return the callback of (protocol, id), else the one of the whole protocol."""
@@ -149,29 +149,37 @@ class PairCallbacks:
         if len(self._running) < self._most:
             self._start(question)
         else:
+            if self._waiting is None:
+                self._waiting = OrderedDict()
             self._waiting[question] = None
         return question
 
     def clear(self) -> None:
         """Ask nobody any more, and forget whom to ask."""
         self._callbacks.clear()
-        for question in (*self._waiting, *self._running):
+        for question in reversed(self._questions):  # so that none of the waiting begins
             question.cancel()
+
+    @property
+    def _questions(self) -> list[Question]:
+        """Those that have no answer yet: those that run, then those that wait."""
+        return [*self._running, *(self._waiting or ())]
 
     # For the questions.
 
     def forget(self, question: Question) -> None:
         """`question` does not wait for its turn any more."""
-        self._waiting.pop(question, None)
+        if self._waiting is not None:
+            self._waiting.pop(question, None)
 
     def let_run(self, question: Question) -> None:
         """Count `question` no more among those that run."""
-        self._running.discard(question)
+        self._running.pop(question, None)
         self._start_waiting()
 
     def ended(self, question: Question) -> None:
         """The task of `question` has ended: the next has its turn."""
-        self._running.discard(question)
+        self._running.pop(question, None)
         self._start_waiting()
 
     def _start_waiting(self) -> None:
@@ -179,5 +187,5 @@ class PairCallbacks:
             self._start(self._waiting.popitem(last=False)[0])
 
     def _start(self, question: Question) -> None:
-        self._running.add(question)
+        self._running[question] = None
         question.start(self._loop)

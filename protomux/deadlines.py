@@ -32,44 +32,44 @@ class Deadlines(Generic[T]):
         self._loop = loop
         self._seconds = seconds
         self._expire = expire
-        self._due: OrderedDict[T, float] = OrderedDict()  # a dict is slow to give its first
+        # While somebody waits. A dict would be slow to give its first.
+        self._due: OrderedDict[T, float] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
-        return len(self._due)
+        return len(self._due or ())
 
     def __iter__(self) -> Iterator[T]:
-        return iter(self._due)
+        return iter(self._due or ())
 
     def __contains__(self, item: object) -> bool:
-        return item in self._due
+        return self._due is not None and item in self._due
 
     def add(self, item: T) -> None:
         """Begin to count for `item`; does nothing if it is here already."""
+        if self._due is None:
+            self._due = OrderedDict()
         if item not in self._due:
             self._due[item] = self._loop.time() + self._seconds
             self._arm()
 
     def discard(self, item: T) -> bool:
         """Let `item` go, if it is here; tell whether it was."""
-        is_here = self._due.pop(item, None) is not None
+        is_here = self._due is not None and self._due.pop(item, None) is not None
         if not self._due:
-            self._disarm()
+            self.clear()
         return is_here
 
     def clear(self) -> None:
         """Let all go."""
-        self._due.clear()
-        self._disarm()
+        self._due = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _arm(self) -> None:
         if self._timer is None and self._due and isfinite(self._seconds):
             self._timer = self._loop.call_at(next(iter(self._due.values())), self._fire)
-
-    def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     def _fire(self) -> None:
         self._timer = None

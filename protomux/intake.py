@@ -102,7 +102,7 @@ class Intake:
         self._bodies: Iterator[tuple[int, int, int, int]] | None = None
         self._count = 0
         # of a stream that goes on for a while after it was asked to pause
-        self._frames: deque[bytes] = deque()
+        self._frames: deque[bytes] | None = None
         self._frames_size = 0
 
     def take(self, frame: bytes) -> None:
@@ -112,6 +112,8 @@ class Intake:
         if len(frame) > self._limits.frame_size:
             self._fail(_too_much(self._limits.frame_size, "bytes in a frame", len(frame)))
         elif self._pauses or self._stream_pauses or self._turn_is_due:
+            if self._frames is None:
+                self._frames = deque()
             self._frames.append(frame)
             self._frames_size += len(frame)
             if self._frames_size > self._limits.frame_size:
@@ -196,7 +198,7 @@ class Intake:
         self._stop_timer()
         self._bodies = None
         self._frame = b""
-        self._frames.clear()
+        self._frames = None
         if self._ended is not None:
             self._loop.call_soon(self._ended)
 

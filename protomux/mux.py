@@ -82,9 +82,10 @@ class Protomux:
         self._error: Exception | None = None
         self._drained_up_to = 0
         self._close_callbacks: list[Callable[[Exception | None], object]] = []
-        self._writer = FrameWriter(stream, self._drain, self.destroy, limits, self.loop)
-        self._intake = Intake(stream, self.destroy, limits, self.loop)
-        self._board = Switchboard(self._writer, self._intake, self.destroy, limits, self.loop)
+        fail = self.destroy
+        self._writer = FrameWriter(stream, self._drain, fail, limits, self.loop)
+        self._intake = Intake(stream, fail, limits, self.loop)
+        self._board = Switchboard(self._writer, self._intake, fail, limits, self.loop)
         self._intake.receive = self._board.receive
         stream.set_receiver(self)
 

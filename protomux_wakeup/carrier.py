@@ -32,7 +32,6 @@ class Carrier:
         "_announces",
         "_entries",
         "_lookups",
-        "_time",
         "_topics",
         "limits",
         "mux",
@@ -53,8 +52,7 @@ class Carrier:
         self.stats = stats
         self.on_pair: Callable[[bytes | None], object] | None = None
         self.on_close = on_close
-        self._time = mux.loop.time
-        now = self._time()
+        now = mux.loop.time()
         self._announces = TokenBucket(limits.announces, now)
         self._entries = TokenBucket(limits.entries, now)
         self._lookups = TokenBucket(limits.lookups, now)
@@ -67,7 +65,7 @@ class Carrier:
 
     def announced(self, entries: int) -> None:
         """The peer announced so many entries."""
-        now = self._time()
+        now = self.mux.loop.time()
         seconds = self._announces.take(1, now)
         longer = self._entries.take(entries, now)
         if seconds or longer:
@@ -75,15 +73,15 @@ class Carrier:
 
     def asked(self) -> None:
         """The peer sent a lookup, or an info."""
-        self._pause(self._lookups.take(1, self._time()))
+        self._pause(self._lookups.take(1, self.mux.loop.time()))
 
     def may_open(self) -> bool:
         """Tell whether the peer may open one more topic by itself."""
-        return self._topics.take_if_there(1, self._time())
+        return self._topics.take_if_there(1, self.mux.loop.time())
 
     def proved_wrong(self) -> None:
         """The peer sent a wrong proof."""
-        self._topics.take(_WRONG_PROOF, self._time())
+        self._topics.take(_WRONG_PROOF, self.mux.loop.time())
 
     def overflow(self, what: str, most: int) -> None:
         """Destroy the stream: its peer is past a bound of `most` such things."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast, runtime_checkable
 
@@ -220,9 +221,8 @@ class Wakeup:
         """Call `then` with the carrier of `mux`, made if there is none."""
         carrier = self._carriers.get(mux)
         if carrier is None:
-            carrier = Carrier(
-                mux, self._limits, self.stats, on_close=lambda _error: self._carriers.pop(mux, None)
-            )
+            lost = partial(self._lost, mux)
+            carrier = Carrier(mux, self._limits, self.stats, on_close=lost)
             if len(self._carriers) >= self._limits.streams:
                 carrier.overflow("streams", self._limits.streams)
                 return
@@ -233,13 +233,17 @@ class Wakeup:
     def _share(self, carrier: Carrier) -> None:
         if carrier.is_shared:
             return
-        carrier.on_pair = lambda id: self._on_pair(id, carrier)
+        carrier.on_pair = partial(self._on_pair, carrier)
         carrier.mux.pair(messages.PROTOCOL, callback=carrier.on_pair)
         for topic in list(self._topics.values()):
             if topic.is_active:
                 topic.connect(carrier)
 
-    def _on_pair(self, id: bytes | None, carrier: Carrier) -> object:
+    def _lost(self, mux: Protomux, _error: Exception | None) -> None:
+        """The stream of `mux` is gone."""
+        self._carriers.pop(mux, None)
+
+    def _on_pair(self, carrier: Carrier, id: bytes | None) -> object:
         """A peer opens a topic that is not open here."""
         if id is None or len(id) != KEY_SIZE or not carrier.may_open():
             return None
