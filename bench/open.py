@@ -11,8 +11,7 @@ same topics when they meet.
 The sizes take turns within each round, so that a machine that slows down slows both. What counts
 is the ratio of the medians: a topic should cost the same however many there are.
 
-With `--originals` the npm originals do the same work in turn with ours (open.mjs), both over
-encrypted streams on loopback TCP, and the ratio is ours to theirs, round by round.
+How ours compares with the originals is for `compare` to tell: open-1k and the workloads after it.
 """
 
 from __future__ import annotations
@@ -23,13 +22,11 @@ import gc
 import json
 import os
 import platform
-import subprocess
 import sys
 import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
@@ -57,7 +54,6 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--tcp", action="store_true", help="secret streams over loopback TCP")
     parser.add_argument("--answer", action="store_true", help="only the initiator opens")
-    parser.add_argument("--originals", action="store_true", help="and the npm originals; over TCP")
     parser.add_argument("--memory", action="store_true", help="one more run of each, traced")
     parser.add_argument("--json", action="store_true", help="one line of JSON on stdout")
     parser.set_defaults(run=run)
@@ -81,11 +77,6 @@ class Times:
 
     def per_topic(self, seconds: list[float]) -> dict[str, float]:
         each = [1e6 * second / self.topics for second in seconds]
-        return {"min": min(each), "median": median(each), "max": max(each)}
-
-    @staticmethod
-    def ratio(ours: list[float], theirs: list[float]) -> dict[str, float]:
-        each = [one / other for one, other in zip(ours, theirs, strict=True)]
         return {"min": min(each), "median": median(each), "max": max(each)}
 
 
@@ -213,35 +204,17 @@ async def measure(topics: int, setup: Setup, times: Times | None) -> dict[str, f
     }
 
 
-def measure_originals(times: Times) -> str:
-    """Let the npm originals do the work once, in a process of their own; return Node's version."""
-    command = ["node", str(Path(__file__).with_suffix(".mjs")), str(times.topics)]
-    found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-    expect(found["topics"], times.topics, "topics of the originals")
-    times.opened.append(found["opened"])
-    times.closed.append(found["closed"])
-    return str(found["node"])
-
-
 def run(arguments: argparse.Namespace) -> None:
     """Run the bench and print what it found."""
-    if arguments.originals:
-        if arguments.answer:
-            raise SystemExit("--originals goes without --answer")
-        arguments.tcp = True
     setup = Setup(arguments.tcp, arguments.answer)
     results = [Times(topics) for topics in arguments.sizes]
-    originals = [Times(topics) for topics in arguments.sizes]
-    node = ""
     for number in range(arguments.rounds):
-        for times, theirs in zip(results, originals, strict=True):
+        for times in results:
             print(
                 f"round {number + 1} of {arguments.rounds}: {times.topics:,} topics ...",
                 file=sys.stderr,
             )
             asyncio.run(measure(times.topics, setup, times))
-            if arguments.originals:
-                node = measure_originals(theirs)
     memory: list[dict[str, float]] = []
     if arguments.memory:
         for topics in arguments.sizes:
@@ -250,17 +223,6 @@ def run(arguments: argparse.Namespace) -> None:
             memory.append(asyncio.run(measure(topics, setup, None)))
             tracemalloc.stop()
     report = summary(arguments, results, memory)
-    if arguments.originals:
-        report["node"] = node
-        for size, ours, theirs in zip(report["sizes"], results, originals, strict=True):
-            size["originals"] = {
-                "open": theirs.per_topic(theirs.opened),
-                "close": theirs.per_topic(theirs.closed),
-            }
-            size["to originals"] = {
-                "open": ours.ratio(ours.opened, theirs.opened),
-                "close": ours.ratio(ours.closed, theirs.closed),
-            }
     print(json.dumps(report) if arguments.json else text(report))
 
 
@@ -304,11 +266,6 @@ def text(report: dict[str, Any]) -> str:
         for size in sizes:
             figures = "".join(f"{size[what][name]:>10.1f}" for name in ("min", "median", "max"))
             lines.append(f"{what:>8}{size['topics']:>14,}{figures}")
-    for what, name in (("originals", "originals, µs"), ("to originals", "ours / theirs")):
-        for size in sizes:
-            for phase, found in size.get(what, {}).items():
-                figures = "".join(f"{found[part]:>10.2f}" for part in ("min", "median", "max"))
-                lines.append(f"{phase:>8}{size['topics']:>14,}{figures}  {name}")
     lines += [
         f"{'memory':>8}{size['topics']:>14,}  "
         f"{size['bytes']['open']:,.0f} bytes per topic and side while open, "
