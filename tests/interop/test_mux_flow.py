@@ -10,6 +10,7 @@ from unittest.mock import patch
 import pytest
 
 from protomux import Channel, Limits, Protomux, ProtomuxError, encoding
+from protomux.streams import SecretStream
 
 from .harness import SYMMETRIC, interop
 from .twin import CLOSED_BY_REMOTE, Inbox, Mux, Peer, Watched, message, protocols, watch
@@ -253,16 +254,17 @@ async def test_reading_pauses_while_much_is_held(peer: Peer) -> None:
     gate = asyncio.Event()
     mux.pair("foo", callback=lambda _: gate.wait())
 
-    def noted(event: str, call: Callable[[], None]) -> Callable[[], None]:
-        def note() -> None:
-            events.push(event)
-            call()
+    def noted(event: str, call: Callable[[SecretStream], None]) -> Callable[[SecretStream], None]:
+        def note(which: SecretStream) -> None:
+            if which is stream:
+                events.push(event)
+            call(which)
 
         return note
 
     with (
-        patch.object(stream, "pause_reading", noted("pause", stream.pause_reading)),
-        patch.object(stream, "resume_reading", noted("resume", stream.resume_reading)),
+        patch.object(SecretStream, "pause_reading", noted("pause", SecretStream.pause_reading)),
+        patch.object(SecretStream, "resume_reading", noted("resume", SecretStream.resume_reading)),
     ):
         assert await events.next() == "pause"
         await peer.sync("paused")
