@@ -303,7 +303,7 @@ def test_a_batch_is_read_alike(arguments: tuple[Any, Any, Any]) -> None:
     assert read_batch(compiled, *arguments) == read_batch(reference, *arguments)
 
 
-BOUNDS = st.integers(0, 200) | st.sampled_from([2**20, 2**70])
+BOUNDS = st.integers(0, 200) | st.floats(0, 200) | st.sampled_from([2**20, 2**70, math.inf])
 SIZES = st.integers(0, 20) | st.sampled_from([0xFC, 0xFD, 300, 0x10000])
 
 
@@ -313,7 +313,7 @@ SIZES = st.integers(0, 20) | st.sampled_from([0xFC, 0xFD, 300, 0x10000])
     st.lists(st.none() | st.tuples(CHANNELS, SIZES), max_size=20),
 )
 def test_frames_are_built_alike(
-    bounds: tuple[int, int, int], steps: list[tuple[int, int] | None]
+    bounds: tuple[float, float, float], steps: list[tuple[int, int] | None]
 ) -> None:
     compiled, reference = (twin(*bounds) for twin in twins("FrameBuilder"))
     for index, step in enumerate([*steps, None, None]):

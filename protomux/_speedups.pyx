@@ -20,6 +20,8 @@ from libc.math cimport INFINITY
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
+from math import ceil, floor
+
 from protomux.errors import ProtocolError
 
 cdef extern from *:
@@ -309,7 +311,7 @@ cdef class AnnounceEncoding:
     def __init__(self, most=MAX_ARRAY):
         self.reference = _references["AnnounceEncoding"](most)
         self.writer = self.reference._writer
-        self.most = max(-1, min(most, MAX_ARRAY))
+        self.most = floor(max(-1, min(most, MAX_ARRAY)))
         if not (isinstance(self.writer, type)
                 and protomux_is_plain_tuple(<PyTypeObject *><PyObject *>self.writer)
                 and len(self.writer._fields) == 2):
@@ -397,7 +399,7 @@ def decode_open(data, start, end):
     position = read_uint(bytes_, position, stop, &channel)
     if position >= 0:
         position = read_uint(bytes_, position, stop, &size)
-    if position < 0 or <Py_ssize_t>size > stop - position:
+    if position < 0 or size > <uint64_t>(stop - position):
         return _references["decode_open"](data, start, end)
     text = PyUnicode_DecodeUTF8(<char *>bytes_ + position, <Py_ssize_t>size, NULL)
     if text is NULL:
@@ -406,7 +408,7 @@ def decode_open(data, start, end):
     protocol = <object>text
     Py_DECREF(text)
     begin = read_uint(bytes_, position + <Py_ssize_t>size, stop, &size)
-    if begin < 0 or <Py_ssize_t>size > stop - begin:
+    if begin < 0 or size > <uint64_t>(stop - begin):
         return _references["decode_open"](data, start, end)
     position = begin + <Py_ssize_t>size
     id = PyBytes_FromStringAndSize(<char *>bytes_ + begin, <Py_ssize_t>size) if size else None
@@ -464,10 +466,10 @@ cdef class Batch:
     cdef Py_ssize_t position
     cdef Py_ssize_t end
 
-    def __cinit__(self, data, Py_ssize_t start, Py_ssize_t end):
+    def __cinit__(self, bytes data not None, Py_ssize_t start, Py_ssize_t end):
         self.data = data
-        self.position = start
-        self.end = end
+        self.position = max(start, 0)
+        self.end = min(end, PyBytes_GET_SIZE(data))
 
     def __iter__(self):
         return self
@@ -491,7 +493,7 @@ cdef class Batch:
             position = self.read_channel(data, begin)
             self.position = position
             return self.channel, SWITCH, position, position
-        if <Py_ssize_t>size > end - begin:
+        if size > <uint64_t>(end - begin):
             raise ProtocolError(
                 f"expected {size} bytes of a batched message at {begin}, got {end - begin}")
         after = begin + <Py_ssize_t>size
@@ -524,9 +526,9 @@ cdef class FrameBuilder:
     cdef Py_ssize_t room  # bytes of it
 
     def __init__(self, batch_size, batch_messages, frame_size):
-        self.batch_size = min(batch_size, PY_SSIZE_T_MAX)
-        self.batch_messages = min(batch_messages, PY_SSIZE_T_MAX)
-        self.frame_size = min(frame_size, PY_SSIZE_T_MAX)
+        self.batch_size = ceil(min(batch_size, PY_SSIZE_T_MAX))
+        self.batch_messages = ceil(min(batch_messages, PY_SSIZE_T_MAX))
+        self.frame_size = floor(min(frame_size, PY_SSIZE_T_MAX))
 
     def __dealloc__(self):
         Py_XDECREF(self.batch)

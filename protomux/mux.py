@@ -49,6 +49,7 @@ class Protomux:
     """
 
     __slots__ = (
+        "__dict__",  # for the application's own attributes
         "__weakref__",
         "_board",
         "_close_callbacks",

@@ -121,6 +121,7 @@ class FrameWriter:
         """Write nothing more, and forget what waits."""
         self._is_closed = True
         self._builder.take()
+        self.drained = self._is_ready
 
     def _flush_soon(self) -> None:
         if not self._flush_is_due:

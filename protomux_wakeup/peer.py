@@ -111,11 +111,11 @@ class Peer:
 
         What is told while the stream does not keep up waits here, so wait for this before
         `stream.close()`, which flushes the stream alone. And wait for it after a False from
-        `Session.announce` or `Session.lookup`: the stream keeps up again then.
+        `Session.announce` or `Session.lookup`: the stream keeps up again then. Not inside a cork,
+        where nothing leaves.
         """
-        if not (self.is_removed or self.channel.drained):
-            self._wait()
-        if self._backlog is not None:
+        if self._backlog is not None or not (self.is_removed or self.channel.drained):
+            self.channel.on_drain = self._flush
             if self._drained is None:
                 self._drained = asyncio.Event()
             await self._drained.wait()
@@ -195,8 +195,8 @@ class Peer:
     def _flush(self, _channel: Channel | None = None) -> None:
         """Send what waits while the stream keeps up."""
         backlog = self._backlog
-        while backlog is not None and self.channel.drained:
-            message = backlog.take(self.carrier.mux.limits.frame_size)
+        while self.channel.drained:
+            message = None if backlog is None else backlog.take(self.carrier.mux.limits.frame_size)
             if message is None:
                 self._forget_backlog()
                 break

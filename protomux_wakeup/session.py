@@ -80,6 +80,7 @@ class Session:
     """
 
     __slots__ = (
+        "__dict__",  # for the application's own attributes
         "__weakref__",
         "_events",
         "_limits",
@@ -189,6 +190,8 @@ class Session:
 
     def broadcast_announce(self, writers: Iterable[tuple[bytes, int]]) -> None:
         """As `announce`, for every proven peer of the topic."""
+        if self.is_destroyed or not self.topic.peers:
+            return
         if not isinstance(writers, list):
             writers = messages.writers_of(writers)
         payload = messages.announce.encode(writers)

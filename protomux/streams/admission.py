@@ -26,15 +26,6 @@ class Admission:
         is_granted: it has let the peer in.
     """
 
-    __slots__ = (
-        "_asking",
-        "_firewall",
-        "_loop",
-        "_pinned",
-        "is_granted",
-        "is_pending",
-    )
-
     __slots__ = ("_asking", "_firewall", "_loop", "_pinned", "is_granted", "is_pending")
 
     def __init__(

@@ -58,13 +58,12 @@ class Encryptor:
         start = crypto_secretstream_xchacha20poly1305_init_push(self._state, key)
         self.header: Final = stream_id(is_initiator, handshake_hash) + start
 
-    def encrypt(self, plaintext: BytesLike) -> bytes:
-        """Return the message of `plaintext`, 17 bytes longer."""
-        return b"".join(self.encrypt_parts(plaintext))
+    def encrypt(self, plaintext: BytesLike, head: bytes = b"") -> bytes:
+        """Return `head`, in the clear, and behind it the message of `plaintext`, 17 bytes longer.
 
-    def encrypt_parts(self, plaintext: BytesLike) -> tuple[bytes, ...]:
-        """Return the message of `plaintext` in one part or several, for who writes them anyway."""
-        return backend_for(len(plaintext)).push(self._state, plaintext)
+        Here, since whoever puts it there later has to copy the message once more.
+        """
+        return b"".join((head, *backend_for(len(plaintext)).push(self._state, plaintext)))
 
 
 class Decryptor:

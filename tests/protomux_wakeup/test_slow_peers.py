@@ -250,3 +250,39 @@ async def test_an_announce_of_more_entries_than_a_peer_takes_leaves_in_parts() -
     await until(lambda: parts == [5000])
     session.announce(peer, [(key_of(number), number) for number in range(5001)])
     await until(lambda: parts == [5000, ANNOUNCE_ENTRIES, 5001 - ANNOUNCE_ENTRIES])
+
+
+async def test_after_a_false_one_waits_for_the_stream_and_is_not_behind() -> None:
+    wakeup = Wakeup(limits=Limits(merged_entries=50, unsent_size=100))
+    session = wakeup.session(CAPABILITY)
+    heard: list[int] = []
+    theirs = Wakeup()
+    theirs.session(
+        CAPABILITY,
+        on_announce=lambda writers, _peer, _session: heard.extend(
+            writer.length for writer in writers
+        ),
+    )
+    stream, other = memory_pair()
+    wakeup.add_stream(stream)
+    theirs.add_stream(other)
+    await until(lambda: bool(session.peers))
+    (one,) = session.peers
+    assert not session.announce(one, [(key_of(number), number) for number in range(10)])
+    waiting = asyncio.ensure_future(one.wait_drained())
+    await asyncio.sleep(0)  # it begins to wait
+    assert not session.announce(one, [(key_of(number), number) for number in range(10, 70)])
+    assert await asyncio.wait_for(waiting, 5)
+    assert one.channel.drained
+    await until(lambda: len(heard) == 70)
+    assert sorted(heard) == list(range(70))
+    assert not one.is_removed
+
+
+async def test_a_broadcast_without_peers_says_nothing() -> None:
+    wakeup = Wakeup()
+    session = wakeup.session(CAPABILITY)
+    session.broadcast_announce([(b"no key", -1)])
+    session.destroy()
+    session.broadcast_announce([(b"no key", -1)])
+    assert wakeup.stats.wire_announce.tx == 0

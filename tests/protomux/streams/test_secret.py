@@ -748,3 +748,53 @@ async def test_the_end_of_a_peer_does_not_wait_for_ever(monkeypatch: pytest.Monk
     a.close()
     await peer.wait_lost()
     assert peer.error is None
+
+
+async def test_a_receiver_may_keep_an_exception_while_a_message_is_not_whole() -> None:
+    a, b = await secret_pair()
+    kept: list[Exception] = []
+
+    class Keeping(RawPeer):
+        def frame_received(self, frame: bytes) -> None:
+            super().frame_received(frame)
+            try:
+                raise ValueError(frame[:1])
+            except ValueError as error:
+                kept.append(error)  # and with it every frame that called this
+
+    peer = Keeping(b)
+    await opened(a, b)
+    frames = [bytes([number]) * 100_000 for number in range(20)]  # reads end inside messages
+    for frame in frames:
+        a.write(frame)
+    assert await peer.wait_frames(len(frames)) == frames
+    assert len(kept) == len(frames)
+    a.close()
+    await closed(a, b)
+    assert a.error is b.error is None
+
+
+async def test_an_interrupted_receiver_ends_the_stream() -> None:
+    a, b = await secret_pair()
+
+    class Interrupted(RawPeer):
+        def frame_received(self, frame: bytes) -> None:
+            raise KeyboardInterrupt
+
+    await opened(a, b)
+    await ticks()
+    assert a._encryptor is not None
+    data = a._encryptor.encrypt(b"frame", (5 + 17).to_bytes(3, "little"))
+    Interrupted(b)
+    with pytest.raises(KeyboardInterrupt):
+        b.data_received(data)
+    await closed(a, b)
+    assert isinstance(b.error, StreamClosed)
+
+
+async def test_a_stream_takes_attributes_of_the_application() -> None:
+    a, b = await secret_pair()
+    a.user_data = "mine"  # type: ignore[attr-defined]
+    assert vars(a) == {"user_data": "mine"}
+    a.abort()
+    await closed(a, b)
