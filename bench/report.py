@@ -141,8 +141,9 @@ def _versions(versions: dict[str, Any]) -> str:
 
 def _python(versions: dict[str, Any]) -> str:
     return (
-        f"Python {versions['python']} with {versions['loop']}, speedups: {versions['speedups']}, "
-        f"cryptography {versions['cryptography']}, PyNaCl {versions['pynacl']}"
+        f"Python {versions['python']} ({versions['build']}) with {versions['loop']}, "
+        f"speedups: {versions['speedups']}, cryptography {versions['cryptography']}, "
+        f"PyNaCl {versions['pynacl']}"
     )
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import platform
 import subprocess
+import sysconfig
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
 from bench.program import ROOT
+from protomux.speedups import implementation
 
 __all__ = ["machine", "missing", "versions"]
 
@@ -55,6 +56,17 @@ def missing() -> str | None:
     return None
 
 
+def _build() -> str:
+    """Return what Python was compiled with: it decides how fast Python code runs.
+
+    Of its configuration only what asks for profile-guided and link-time optimization is told.
+    Where neither is named it may be there all the same: distributions turn them on elsewhere.
+    """
+    asked = str(sysconfig.get_config_var("CONFIG_ARGS")).replace("'", "").split()
+    options = [each for each in ("--enable-optimizations", "--with-lto") if each in asked]
+    return " ".join([platform.python_compiler(), *options])
+
+
 def versions(loop: str) -> dict[str, Any]:
     """Return the versions of what takes part."""
     npm = {}
@@ -62,12 +74,12 @@ def versions(loop: str) -> dict[str, Any]:
         path = _MODULES / package / "package.json"
         if path.is_file():
             npm[package] = json.loads(path.read_text())["version"]
-    has_speedups = importlib.util.find_spec("protomux._speedups") is not None
     return {
         "python": platform.python_version(),
+        "build": _build(),
         "node": _node(),
         "loop": f"uvloop {_installed('uvloop')}" if loop == "uvloop" else loop,
-        "speedups": "cython" if has_speedups else "none",
+        "speedups": implementation,
         "cryptography": _installed("cryptography"),
         "pynacl": _installed("pynacl"),
         "npm": npm,

@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -112,11 +113,27 @@ def _check_row(row: dict[str, Any], series: list[str], rounds: int) -> None:
     assert row["ratio"] == {"min": min(each), "median": median(each), "max": max(each)}
 
 
+@pytest.mark.parametrize("pure", ["0", "1"])
+async def test_the_codecs_in_use_are_told(pure: str) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        "from bench.versions import versions; print(versions('asyncio')['speedups'])",
+        env={**os.environ, "PROTOMUX_PURE": pure},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(60):
+        out, _ = await process.communicate()
+    is_built = find_spec("protomux._speedups") is not None
+    assert out.decode().split() == ["cython" if is_built and pure == "0" else "python"]
+
+
 @needs_originals
 async def test_every_workload_is_done_by_ours_and_by_the_originals() -> None:
     options = ["--rounds", "1", "--scale", "0.005", "--series", "py-py", "node-node"]
     document = await _compare(*NAMES, *options)
     assert document["versions"]["python"] == platform.python_version()
+    assert document["versions"]["build"].startswith(platform.python_compiler())
     assert document["versions"]["npm"].keys() >= {"protomux", "protomux-wakeup"}
     assert document["machine"].keys() == {"cpu", "cores", "system"}
     found = [(row["name"], row["unit"], row["better"], row["bar"]) for row in document["rows"]]

@@ -60,6 +60,7 @@ ALONE: dict[str, Any] = {**SPEED, "name": "mux-small", "series": {"py-py": [5e5]
 AROUND = {
     "versions": {
         "python": "3.11.7",
+        "build": "GCC 12.2.0",
         "node": "20.20.2",
         "loop": "uvloop 0.22.1",
         "speedups": "cython",
@@ -156,7 +157,14 @@ def test_the_text_tells_every_row() -> None:
         [others.splitlines()[1]],
         ["announce-1", "61 k/s", "151 k/s"],
     ]
-    for part in ("3 rounds", "3.11.7", "20.20.2", "protomux 3.12.1", "uvloop 0.22.1", "cython"):
+    for part in (
+        "3 rounds",
+        "3.11.7 (GCC 12.2.0)",
+        "20.20.2",
+        "protomux 3.12.1",
+        "uvloop 0.22.1",
+        "cython",
+    ):
         assert part in around
     assert "A processor, 2 cores, Linux-6.1; 2026-11-21" in around
 
