@@ -40,7 +40,6 @@ class RemoteChannel(Generic[OwnT]):
         handshake: the bytes that came with its open.
         held: (type, payload) of messages that came before our side was open.
         held_size: what it counts for among the bytes that are held.
-        own: our channel, once one has opened for it.
         is_closed: the peer closed it while it still waited.
         place: where it waits for one of ours.
         size: bytes of its open, while it waits.
@@ -53,7 +52,6 @@ class RemoteChannel(Generic[OwnT]):
         "held_size",
         "is_closed",
         "number",
-        "own",
         "place",
         "protocol",
         "question",
@@ -66,7 +64,6 @@ class RemoteChannel(Generic[OwnT]):
         self.handshake = handshake
         self.held: list[tuple[int, bytes]] | None = None  # most have none
         self.held_size = 0
-        self.own: OwnT | None = None
         self.is_closed = False
         self.place: Rendezvous[OwnT] | None = None
         self.size = 0

@@ -290,7 +290,7 @@ class Switchboard:
         self._waited(remote)
         if remote.question is not None:
             remote.question.paired()
-        remote.own, link.remote = link, remote
+        link.remote = remote
         self._send_open(link, remote.protocol, handshake)
         # on_open waits for the end of the tick, so that whoever opens the channel here can
         # finish setting it up.
@@ -436,7 +436,7 @@ class Switchboard:
             else:
                 link.announced.answered_as = protocol
         self._remotes[number] = remote
-        remote.own, link.remote = link, remote
+        link.remote = remote
         self._complete(link, remote)
 
     def _receive_unexpected(
