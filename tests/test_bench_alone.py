@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import sys
 from typing import Any
 
 import pytest
@@ -13,24 +10,14 @@ from bench.duel import alone
 from bench.peers.codec import checksum
 from bench.workload import Setting
 from bench.workloads import WORKLOADS
+from tests.bench_command import bench_document
 from tests.interop.harness import missing
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
 
 async def rows(*options: str) -> list[dict[str, Any]]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bench", *options, "--json"), stdout=asyncio.subprocess.PIPE
-    )
-    try:
-        async with asyncio.timeout(120):
-            out, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode == 0
-    found: list[dict[str, Any]] = json.loads(out)["rows"]
+    found: list[dict[str, Any]] = (await bench_document(*options))["rows"]
     return found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.growth import KINDS, exponent
+from tests.bench_command import bench_document
 
 
 @pytest.mark.parametrize(("power", "expected"), [(0.0, 1.0), (1.0, 2.0), (-0.5, 0.5)])
@@ -20,19 +20,8 @@ def test_the_exponent_is_that_of_the_whole(power: float, expected: float) -> Non
 
 
 async def test_everything_grows_at_three_sizes(tmp_path: Path) -> None:
-    command = ("-m", "bench", "growth", "--scale", "0.05", "--rounds", "2", "--json")
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, *command, "--plot", str(tmp_path), stdout=asyncio.subprocess.PIPE
-    )
-    try:
-        async with asyncio.timeout(120):
-            out, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode == 0
-    document = json.loads(out)
+    options = ("growth", "--scale", "0.05", "--rounds", "2", "--plot", str(tmp_path))
+    document = await bench_document(*options)
     assert [kind["name"] for kind in document["kinds"]] == list(KINDS)
     for kind in document["kinds"]:
         assert [size["size"] for size in kind["sizes"]] == KINDS[kind["name"]].sizes(0.05)
