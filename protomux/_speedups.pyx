@@ -14,6 +14,7 @@ Nothing is read through a pointer before its place was compared with the end of 
 nor allocated before what it is for was seen to be there.
 """
 
+from cpython.buffer cimport PyBUF_SIMPLE
 from cpython.ref cimport PyObject
 from cython cimport no_gc
 from libc.math cimport INFINITY
@@ -127,6 +128,8 @@ cdef extern from *:
     char *bytes_start "PyBytes_AS_STRING"(PyObject *)
     Py_ssize_t PyBytes_GET_SIZE(object)
     Py_ssize_t bytes_size "PyBytes_GET_SIZE"(PyObject *)
+    int PyObject_GetBuffer(object, Py_buffer *, int) noexcept
+    void PyBuffer_Release(Py_buffer *) noexcept
     object PyBytes_FromStringAndSize(const char *, Py_ssize_t)
     PyObject *new_room "PyBytes_FromStringAndSize"(const char *, Py_ssize_t) except NULL
     PyObject *new_bytes "PyBytes_FromStringAndSize"(const char *, Py_ssize_t) noexcept
@@ -152,6 +155,16 @@ cdef enum:
     SWITCH = -1  # of frames.py
     MOST_OF_AN_INTEGER = 9  # bytes
     MAX_ARRAY = 0x100000
+    LENGTH = 3  # bytes of the length in front of a message
+    OVERHEAD = 17  # bytes by which libsodium's secretstream makes a message longer
+    PLAIN = 0  # its tag MESSAGE
+
+ctypedef int (*Push)(void *, unsigned char *, unsigned long long *, const unsigned char *,
+                     unsigned long long, const unsigned char *, unsigned long long,
+                     unsigned char) noexcept nogil
+ctypedef int (*Pull)(void *, unsigned char *, unsigned long long *, unsigned char *,
+                     const unsigned char *, unsigned long long, const unsigned char *,
+                     unsigned long long) noexcept nogil
 
 references = {}
 """The references by name."""
@@ -651,3 +664,171 @@ cdef class TokenBucket:
             return False
         self.level -= cost
         return True
+
+
+cdef class Incoming:
+    """Bytes as they come, of which whole messages are taken in order."""
+
+    cdef object data
+    cdef Py_ssize_t position
+    cdef readonly long long received
+    cdef readonly Py_ssize_t waiting
+    cdef readonly Py_ssize_t size
+
+    def __init__(self):
+        self.data = b""
+        self.position = self.received = self.waiting = 0
+        self.size = -1
+
+    def feed(self, data, /):
+        """So much more came."""
+        cdef Py_ssize_t more = len(data)
+        if self.waiting:
+            self.keep()
+            self.data += data
+        else:
+            self.data = data
+            self.position = 0
+        self.received += more
+        self.waiting += more
+        self.find_size()
+
+    def take(self, read, /):
+        """Step behind the next message and return `read(data, start, end)` of it."""
+        cdef Py_ssize_t size = self.size
+        cdef Py_ssize_t start
+        if size < 0 or self.waiting < LENGTH + size:
+            return None
+        start = self.position + LENGTH
+        self.position = start + size
+        self.waiting -= LENGTH + size
+        data = self.data
+        self.find_size()
+        return read(data, start, start + size)
+
+    cpdef keep(self):
+        """Copy what waits, since the memory of what was fed is used for something else now."""
+        if self.waiting == 0:
+            self.data = b""
+        elif isinstance(self.data, bytearray):
+            del self.data[:self.position]
+        else:
+            with memoryview(self.data) as view:
+                self.data = bytearray(view[self.position:])
+        self.position = 0
+
+    def clear(self):
+        """Drop what waits."""
+        self.data = b""
+        self.position = self.waiting = 0
+        self.size = -1
+
+    cdef int find_size(self) except -1:
+        cdef Py_ssize_t at = self.position
+        if self.waiting < LENGTH:
+            self.size = -1
+        elif PyBytes_CheckExact(self.data):
+            self.size = protomux_load(<unsigned char *>PyBytes_AS_STRING(self.data) + at, LENGTH)
+        else:
+            self.size = self.data[at] | self.data[at + 1] << 8 | self.data[at + 2] << 16
+        return 0
+
+
+# Without their own entry on the cycle collector's list: they hold bytes and the state, and that
+# holds nothing that leads back.
+@no_gc
+cdef class Encryptor:
+    """The sending half. Small messages are libsodium's, called by its address."""
+
+    cdef public object _state
+    cdef public object header
+    cdef object owner  # of what is at `state`
+    cdef void *state
+    cdef Push push
+    cdef Py_ssize_t crossover
+
+    def __init__(self, key, is_initiator, handshake_hash):
+        _references["Encryptor"].__init__(self, key, is_initiator, handshake_hash)
+        cdef size_t state, push, crossover
+        self.owner = self._state
+        state, push, _, crossover = self.owner.native()
+        self.state, self.push, self.crossover = <void *>state, <Push>push, crossover
+
+    def encrypt(self, plaintext, head=b""):
+        """Return `head`, in the clear, and behind it the message of `plaintext`."""
+        cdef Py_ssize_t size, before
+        cdef unsigned char *to
+        if not (PyBytes_CheckExact(plaintext) and PyBytes_CheckExact(head)
+                and PyBytes_GET_SIZE(plaintext) < self.crossover):
+            return _references["Encryptor"].encrypt(self, plaintext, head)
+        size, before = PyBytes_GET_SIZE(plaintext), PyBytes_GET_SIZE(head)
+        message = PyBytes_FromStringAndSize(NULL, before + size + OVERHEAD)
+        to = <unsigned char *>PyBytes_AS_STRING(message)
+        memcpy(to, PyBytes_AS_STRING(head), before)
+        self.push(self.state, to + before, NULL, <unsigned char *>PyBytes_AS_STRING(plaintext),
+                  size, NULL, 0, PLAIN)
+        return message
+
+
+@no_gc
+cdef class Decryptor:
+    """The receiving half. Small messages are libsodium's, called by its address."""
+
+    cdef public object _state
+    cdef public object _key
+    cdef public object _expected_id
+    cdef object owner  # of what is at `state`
+    cdef void *state
+    cdef Pull pull
+    cdef Py_ssize_t crossover
+    cdef bint is_started
+
+    def __init__(self, key, is_initiator, handshake_hash):
+        _references["Decryptor"].__init__(self, key, is_initiator, handshake_hash)
+        cdef size_t state, pull, crossover
+        self.owner = self._state
+        state, _, pull, crossover = self.owner.native()
+        self.state, self.pull, self.crossover = <void *>state, <Pull>pull, crossover
+
+    def start(self, header, /):
+        """Take the peer's header."""
+        _references["Decryptor"].start(self, header)
+        self.is_started = True
+
+    def decrypt(self, data, start=0, end=None):
+        """Return the plaintext of the next message, which is `data[start:end]`."""
+        cdef Py_buffer view
+        plaintext = None
+        if self.is_started and PyLong_CheckExact(start) and PyLong_CheckExact(end):
+            if PyBytes_CheckExact(data):
+                plaintext = self.pull_from(
+                    <unsigned char *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), start, end)
+            elif type(data) is memoryview or type(data) is bytearray:
+                if PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) == 0:
+                    plaintext = self.pull_from(<unsigned char *>view.buf, view.len, start, end)
+                    PyBuffer_Release(&view)
+                else:
+                    PyErr_Clear()
+        if plaintext is None:
+            return _references["Decryptor"].decrypt(self, data, start, end)
+        return plaintext
+
+    cdef pull_from(self, const unsigned char *data, Py_ssize_t size, object start, object end):
+        """Return the plaintext of a small message; None leaves it to the reference.
+
+        libsodium leaves the state as it was where it refuses one, so that the reference refuses it
+        in the same way.
+        """
+        cdef Py_ssize_t begin = PyLong_AsSsize_t(start)
+        cdef Py_ssize_t stop = PyLong_AsSsize_t(end)
+        if begin < 0 or stop < 0:  # -1 also where it does not fit
+            if PyErr_Occurred() is not NULL:
+                PyErr_Clear()
+            return None
+        if stop > size or stop - begin < OVERHEAD or stop - begin - OVERHEAD >= self.crossover:
+            return None
+        plaintext = PyBytes_FromStringAndSize(NULL, stop - begin - OVERHEAD)
+        if self.pull(self.state, <unsigned char *>PyBytes_AS_STRING(plaintext), NULL, NULL,
+                     data + begin, stop - begin, NULL, 0):
+            return None
+        return plaintext

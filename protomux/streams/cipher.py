@@ -22,6 +22,7 @@ from nacl.exceptions import CryptoError
 
 from protomux.crypto import HASH_SIZE, namespace
 from protomux.errors import ProtocolError
+from protomux.speedups import twin
 from protomux.streams.secretstream import BytesLike, State, backend_for
 
 __all__ = ["HEADER_SIZE", "OVERHEAD", "Decryptor", "Encryptor", "stream_id"]
@@ -41,6 +42,7 @@ def stream_id(is_initiator: bool, handshake_hash: bytes) -> bytes:
     return blake2b(role, digest_size=HASH_SIZE, key=handshake_hash).digest()
 
 
+@twin
 class Encryptor:
     """The sending half.
 
@@ -66,6 +68,7 @@ class Encryptor:
         return b"".join((head, *backend_for(len(plaintext)).push(self._state, plaintext)))
 
 
+@twin
 class Decryptor:
     """The receiving half, of a peer that is the initiator if `is_initiator`."""
 
@@ -88,16 +91,18 @@ class Decryptor:
             raise ProtocolError("expected the id of this stream in the header, got another")
         crypto_secretstream_xchacha20poly1305_init_pull(self._state, header[HASH_SIZE:], self._key)
 
-    def decrypt(self, message: BytesLike) -> bytes:
-        """Return the plaintext of the next message.
+    def decrypt(self, data: BytesLike, start: int = 0, end: int | None = None) -> bytes:
+        """Return the plaintext of the next message, which is `data[start:end]`.
 
         Raises ProtocolError for one that was changed, is out of order or too short.
         """
-        if len(message) < OVERHEAD:
-            raise ProtocolError(
-                f"expected a message of {OVERHEAD} bytes or more, got {len(message)}"
-            )
-        try:
-            return backend_for(len(message) - OVERHEAD).pull(self._state, message)
-        except CryptoError as error:
-            raise ProtocolError("a message of the peer does not authenticate") from error
+        # Let go of both, also where somebody keeps the error, and with it this frame.
+        with memoryview(data) as view, view[start:end] as message:
+            if len(message) < OVERHEAD:
+                raise ProtocolError(
+                    f"expected a message of {OVERHEAD} bytes or more, got {len(message)}"
+                )
+            try:
+                return backend_for(len(message) - OVERHEAD).pull(self._state, message)
+            except CryptoError as error:
+                raise ProtocolError("a message of the peer does not authenticate") from error

@@ -40,6 +40,7 @@ from protomux.streams.admission import Admission, Firewall
 from protomux.streams.base import BaseStream
 from protomux.streams.cipher import HEADER_SIZE, OVERHEAD, Decryptor, Encryptor
 from protomux.streams.idle import IdleTimer
+from protomux.streams.incoming import LENGTH_SIZE, Incoming, message_of
 from protomux.streams.noise import MAX_MESSAGE, Handshake, SplitKeys
 
 __all__ = ["CLOSE_TIMEOUT", "MAX_FRAME", "SecretStream", "SecretStreamOptions"]
@@ -53,8 +54,6 @@ CLOSE_TIMEOUT: Final = 10.0
 _HIGH_WATER: Final = 64 * 1024
 """Bytes that wait in the stream itself, either way, before the flow stops: those written before
 it is open, and those read while the receiver pauses. As in asyncio's transports."""
-
-_LENGTH_SIZE: Final = 3
 
 
 class SecretStreamOptions(TypedDict, total=False):
@@ -103,13 +102,13 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
     __slots__ = (
         "__dict__",  # for the application's own attributes
         "_admission",
-        "_buffer",
         "_deadline",
         "_decryptor",
         "_early",
         "_early_size",
         "_encryptor",
         "_has_ended",
+        "_incoming",
         "_is_aborted",
         "_is_closing",
         "_is_writable",
@@ -118,7 +117,6 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
         "_opened",
         "_peer_has_ended",
         "_phase",
-        "_received",
         "_silence_in",
         "_silence_out",
         "_transport",
@@ -180,8 +178,7 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
         self._opened: asyncio.Event | None = None
         self._admission = Admission(remote_public_key, firewall, self._loop)
         # reading
-        self._buffer: bytes | bytearray | memoryview = b""
-        self._received = 0
+        self._incoming = Incoming()
         self._peer_has_ended = False
         self._transport_is_held = False
         # writing
@@ -281,7 +278,7 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
             return
         self._is_aborted = True
         self.error = error
-        self._buffer = b""
+        self._incoming.clear()
         self._early.clear()
         if self._transport is None:
             self._loop.call_soon(self._lose, error)
@@ -316,16 +313,15 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
         """Bytes came from the transport; they are its own again when this returns."""
         if self._silence_in.seconds:
             self._silence_in.touch()
-        self._received += len(data)
-        if isinstance(self._buffer, bytearray):
-            self._buffer += data
-        else:  # mostly whole messages, that need not be kept
-            self._buffer = data
+        incoming = self._incoming
+        incoming.feed(data)
         try:
             self._pump()
         except BaseException:  # KeyboardInterrupt in a hook: nobody knows what was taken
             self.abort(StreamClosed("the application was interrupted while it took a frame"))
             raise
+        if incoming.waiting:
+            incoming.keep()
 
     def eof_received(self) -> bool:
         """The peer has ended its half; the transport stays open for ours."""
@@ -373,44 +369,35 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
 
     def _pump(self) -> None:
         """Take every whole message that may be taken now."""
-        buffer = self._buffer
-        position, end = 0, len(buffer)
+        incoming = self._incoming
         try:
-            with memoryview(buffer) as view:
-                while end - position >= _LENGTH_SIZE and self._can_take:
-                    begin = position + _LENGTH_SIZE
-                    size = view[position] | view[position + 1] << 8 | view[position + 2] << 16
-                    self._check_size(size)
-                    if end - begin < size:
-                        break
-                    position = begin + size
-                    # Let go of it, also where a hook keeps an exception, and with it this frame.
-                    with view[begin:position] as message:
-                        self._take(message)
+            while incoming.size >= 0 and self._can_take:
+                self._check_size(incoming.size)
+                if not self._take():
+                    break
         except ProtomuxError as error:
             self.abort(error)
-        if self._is_dead:
-            return
-        if position == end:
-            self._buffer = b""
-        elif isinstance(buffer, bytearray):
-            del buffer[:position]
-        else:
-            self._buffer = bytearray(buffer[position:])
-        transport = self._transport
-        if transport is None or transport.is_closing():
-            return
         # Some bytes are taken in even if nobody wants their frames yet: a stream that does not
         # read does not learn that its peer is gone.
+        is_held = incoming.waiting > _HIGH_WATER and not self._can_take
+        if is_held is not self._transport_is_held or self._peer_has_ended:
+            self._update_reading(is_held)
+
+    def _update_reading(self, is_held: bool) -> None:
+        """Let the transport read or not; answer the end of what the peer sends."""
+        transport = self._transport
+        if self._is_dead or transport is None or transport.is_closing():
+            return
         if self._peer_has_ended:
-            if self._can_take or (not self._buffer and (self._has_ended or self._receiver is None)):
+            has_taken_all = not self._incoming.waiting and (
+                self._has_ended or self._receiver is None
+            )
+            if has_taken_all or self._can_take:
                 self._answer_end()
             elif self._deadline is None:
                 # Who does not read now may have answers for what it has; but not for ever.
                 self._deadline = self._loop.call_later(CLOSE_TIMEOUT, self._answer_end)
-        elif (is_held := not self._can_take and len(self._buffer) > _HIGH_WATER) is not (
-            self._transport_is_held
-        ):
+        else:
             self._transport_is_held = is_held
             if is_held:
                 transport.pause_reading()
@@ -431,27 +418,34 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
         elif size > MAX_MESSAGE:
             raise HandshakeError(f"expected at most {MAX_MESSAGE} bytes of Noise, got {size}")
 
-    def _take(self, message: memoryview) -> None:
+    def _take(self) -> bool:
+        """Take the next message; False: it is not there as a whole."""
         if self._phase is _Phase.FRAMES:
             assert self._decryptor is not None
-            frame = self._decryptor.decrypt(message)
+            frame = self._incoming.take(self._decryptor.decrypt)
+            if frame is None:
+                return False
             if self._receiver is not None and (frame or not self._silence_out.seconds):
                 self._deliver(frame)
-            return
+            return True
+        message = self._incoming.take(message_of)
+        if message is None:
+            return False
         if self._phase is _Phase.HANDSHAKE:
-            self._noise.read(bytes(message))
+            self._noise.read(message)
             key = self._noise.remote_public_key
             if key is None or self._admission.is_granted:
                 self._shake_hands()
             else:  # before anything more of us is shown
                 self._admission.ask(key, self._admitted)
-            return
+            return True
         assert self._decryptor is not None
-        self._decryptor.start(bytes(message))
+        self._decryptor.start(message)
         self._phase = _Phase.FRAMES
         if not self._is_closing:
             self._clear_deadline()
         self._prove()
+        return True
 
     # The handshake
 
@@ -498,12 +492,12 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
 
     def _send(self, message: bytes) -> None:
         """Write one message of the handshake, or the header."""
-        self._write(len(message).to_bytes(_LENGTH_SIZE, "little") + message)
+        self._write(len(message).to_bytes(LENGTH_SIZE, "little") + message)
 
     def _send_frame(self, frame: bytes) -> None:
         assert self._encryptor is not None
         size = len(frame) + OVERHEAD
-        self._write(self._encryptor.encrypt(frame, size.to_bytes(_LENGTH_SIZE, "little")))
+        self._write(self._encryptor.encrypt(frame, size.to_bytes(LENGTH_SIZE, "little")))
 
     def _write(self, data: bytes) -> None:
         # Not writelines, which would save a copy: in asyncio of Python 3.12 and 3.13 it knows
@@ -568,9 +562,10 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
     def _watch_close(self, before: tuple[int, int, int] | None) -> None:
         """Abort when nothing has moved either way since the last look at it."""
         assert self._transport is not None
-        now = (self._transport.get_write_buffer_size(), self._received, len(self._buffer))
+        incoming = self._incoming
+        now = (self._transport.get_write_buffer_size(), incoming.received, incoming.waiting)
         if now == before:
-            what = "nobody took what the peer sent" if self._buffer else "the peer did not close"
+            what = "nobody took what the peer sent" if incoming.waiting else "the peer did not close"
             self.abort(StreamClosed(f"{what} within {CLOSE_TIMEOUT} s"))
         else:
             self._clear_deadline()
@@ -579,9 +574,9 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
     def _answer_end(self) -> None:
         """The peer has ended its half and all that it sent is taken."""
         assert self._transport is not None
-        if self._buffer and not self._can_take:
+        if self._incoming.waiting and not self._can_take:
             self.abort(StreamClosed(f"nobody took what the peer sent within {CLOSE_TIMEOUT} s"))
-        elif self._buffer:
+        elif self._incoming.waiting:
             self.abort(ProtocolError("the stream ended inside a message"))
         elif self._phase is not _Phase.FRAMES:
             self.abort(HandshakeError("the peer closed before the handshake was complete"))
@@ -595,7 +590,7 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
         self._silence_out.stop()
         self._silence_in.stop()
         self._admission.cancel()
-        self._buffer = b""
+        self._incoming.clear()
         self._early.clear()
         super()._lose(error)
         if self._opened is not None:

@@ -68,6 +68,16 @@ _new: Final = ffi.new_allocator(should_clear_after_alloc=False)
 still has at hand; memory that stayed with each of many idle streams would be far away."""
 
 
+def _address_of(pointer: Any) -> int:
+    return int(ffi.cast("uintptr_t", pointer))
+
+
+_FUNCTIONS: Final = tuple(
+    _address_of(ffi.addressof(lib, f"crypto_secretstream_xchacha20poly1305_{name}"))
+    for name in ("push", "pull")
+)
+
+
 class State(crypto_secretstream_xchacha20poly1305_state):
     """One direction of a stream: PyNaCl's state, and OpenSSL's context from its first use on."""
 
@@ -96,6 +106,14 @@ class State(crypto_secretstream_xchacha20poly1305_state):
         else:
             self._chacha.reset_nonce(nonce)
         return self._chacha
+
+    def native(self) -> tuple[int, int, int, int]:
+        """Return what compiled code needs to let libsodium make and read messages of this state.
+
+        The addresses of libsodium's state, which lives as long as this one, of its `push` and of
+        its `pull`; and `CROSSOVER`, from which messages are better made here.
+        """
+        return (_address_of(self.statebuf), *_FUNCTIONS, CROSSOVER)
 
     def advance(self, mac: BytesLike) -> None:
         """Step behind the message of `mac`: the counter goes up by 1, the rest takes the MAC in."""
