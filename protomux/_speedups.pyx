@@ -462,6 +462,21 @@ def open_body(channel, protocol, id, handshake):
     return body
 
 
+def frame_head(frame):
+    """Return what a frame begins with: a channel, a type, and the position behind them."""
+    cdef Py_ssize_t position = -1
+    cdef uint64_t channel = 0, type_ = 0
+    cdef const unsigned char *data
+    if PyBytes_CheckExact(frame):
+        data = <unsigned char *>PyBytes_AS_STRING(frame)
+        position = read_uint(data, 0, PyBytes_GET_SIZE(frame), &channel)
+        if position >= 0:
+            position = read_uint(data, position, PyBytes_GET_SIZE(frame), &type_)
+    if position < 0:
+        return _references["frame_head"](frame)
+    return channel, type_, position
+
+
 def iter_batch(data, start, end):
     """Yield (channel, type, start, end) of every body in the payload of a batch, as it is read."""
     cdef Py_ssize_t begin = 0, stop = 0
@@ -546,7 +561,7 @@ cdef class FrameBuilder:
     def __dealloc__(self):
         Py_XDECREF(self.batch)
 
-    def add(self, channel, body):
+    cpdef add(self, channel, body):
         """Collect `body`; return the frame of what came before it, if that is full now."""
         cdef uint64_t number = 0
         cdef Py_ssize_t body_size, cost, switch
@@ -583,7 +598,7 @@ cdef class FrameBuilder:
         self.count += 1
         return cut
 
-    def take(self):
+    cpdef take(self):
         """Return all that is collected as one frame, and forget it; None if there is nothing."""
         cdef Py_ssize_t size = self.size
         cdef Py_ssize_t count = self.count
@@ -630,6 +645,99 @@ cdef class FrameBuilder:
                 self.size = self.count = self.room = 0
                 raise
         return 0
+
+
+cdef class FrameWriter:
+    """Writes what is sent during a loop tick at its end. What seldom happens the reference does."""
+
+    cdef public object _stream
+    cdef public object _on_drain
+    cdef public object _fail
+    cdef public object _limits
+    cdef public object _loop
+    cdef public FrameBuilder _builder
+    cdef public object _longest
+    cdef public double _unsent_size
+    cdef public object _unsent
+    cdef public object _corks
+    cdef public bint drained
+    cdef public bint _flush_is_due
+    cdef public bint _is_ready
+    cdef public bint _drain_is_owed
+    cdef public bint _is_closed
+
+    def __init__(self, stream, on_drain, fail, limits, loop):
+        _references["FrameWriter"].__init__(self, stream, on_drain, fail, limits, loop)
+
+    def check_size(self, size):
+        """Raise LimitExceeded for a message whose bytes a frame cannot carry."""
+        _references["FrameWriter"].check_size(self, size)
+
+    def cork(self):
+        """Write nothing until `uncork()` has been called as often."""
+        _references["FrameWriter"].cork(self)
+
+    def uncork(self):
+        """Undo one `cork()`."""
+        _references["FrameWriter"].uncork(self)
+
+    def set_ready(self, is_ready):
+        """The stream takes more, or does not."""
+        _references["FrameWriter"].set_ready(self, is_ready)
+
+    def close(self):
+        """Write nothing more, and forget what waits."""
+        _references["FrameWriter"].close(self)
+
+    def send(self, channel, body):
+        """Take `body` for the next frame; False: better wait for `on_drain`."""
+        if len(body) > self._longest:
+            self.check_size(len(body))
+        if self._is_closed:
+            return False
+        cut = self._builder.add(channel, body)
+        if cut is not None:
+            self._write(cut)
+            self.drained = self._is_ready
+        if not self._flush_is_due and not self._corks:
+            self._flush_soon()
+        if self._is_ready and self._builder.size <= self._unsent_size:
+            return True
+        self.drained = False
+        self._drain_is_owed = True
+        return False
+
+    cpdef _flush_soon(self):
+        if not self._flush_is_due:
+            self._flush_is_due = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self):
+        self._flush_is_due = False
+        if self._corks:
+            return
+        frame = self._builder.take()
+        if frame is not None:
+            self._write(frame)
+            self._drain()
+
+    cpdef _write(self, frame):
+        if self._is_closed:
+            return
+        try:
+            if not self._is_ready:
+                _references["FrameWriter"]._count_unsent(self, len(frame))
+            if not self._stream.write(frame):
+                self._is_ready = self.drained = False
+                self._drain_is_owed = True
+        except Exception as error:  # a stream that loses a frame is of no use any more
+            self._fail(error)
+
+    cpdef _drain(self):
+        self.drained = self._is_ready and self._builder.size <= self._unsent_size
+        if self._drain_is_owed and self.drained:
+            self._drain_is_owed = False
+            self._on_drain()
 
 
 cdef class TokenBucket:

@@ -65,6 +65,15 @@ _TRANSITIONS: Final = {
 }
 
 
+class Drain(Protocol):
+    """What a channel knows of where it sends."""
+
+    @property
+    def drained(self) -> bool:
+        """The stream keeps up."""
+        ...
+
+
 class Link(Protocol):
     """What a channel needs of its mux."""
 
@@ -74,8 +83,8 @@ class Link(Protocol):
         ...
 
     @property
-    def drained(self) -> bool:
-        """The stream keeps up."""
+    def writer(self) -> Drain:
+        """Where what it sends goes."""
         ...
 
     def check_open(self, handshake: bytes) -> None:
@@ -293,7 +302,7 @@ class Channel:
     @property
     def drained(self) -> bool:
         """False from a send that returned False until `on_drain`."""
-        return self._link.drained
+        return self._link.writer.drained
 
     def add_message(
         self,

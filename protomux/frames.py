@@ -28,6 +28,7 @@ __all__ = [
     "decode_open",
     "encode_batch",
     "encode_frame",
+    "frame_head",
     "iter_batch",
     "open_body",
     "reject_body",
@@ -154,6 +155,14 @@ class FrameBuilder:
         self._bodies = []
         self.size = 0
         return encode_frame(*bodies[0]) if len(bodies) == 1 else encode_batch(bodies)
+
+
+@twin
+def frame_head(frame: bytes) -> tuple[int, int, int]:
+    """Return what a frame begins with: a channel, a type, and the position behind them."""
+    channel, position = uint.decode(frame, 0, len(frame))
+    type, position = uint.decode(frame, position, len(frame))
+    return channel, type, position
 
 
 @twin

@@ -15,9 +15,8 @@ from collections.abc import Callable, Iterator
 from math import inf
 from typing import Final
 
-from protomux.encoding import uint
 from protomux.errors import LimitExceeded, ProtomuxError
-from protomux.frames import CONTROL, SWITCH, Control, iter_batch
+from protomux.frames import CONTROL, SWITCH, Control, frame_head, iter_batch
 from protomux.limits import Limits
 from protomux.streams.base import FramedStream
 
@@ -207,20 +206,15 @@ class Intake:
             self._count_step(1)
             return
         try:
-            end = len(frame)
-            channel, position = uint.decode(frame, 0, end)
-            type, position = uint.decode(frame, position, end)
-            if channel != CONTROL:
-                self._count_step(1)
-            elif type != Control.BATCH:
-                self._count_step(_CONTROL_COST)
-            else:
+            channel, type, position = frame_head(frame)
+            if channel == CONTROL and type == Control.BATCH:
                 self._frame = frame
-                self._bodies = iter_batch(frame, position, end)
+                self._bodies = iter_batch(frame, position, len(frame))
                 self._count = 0
                 self._go_on(self._bodies)
                 return
-            self.receive(channel, type, frame, position, end)
+            self._count_step(1 if channel else _CONTROL_COST)
+            self.receive(channel, type, frame, position, len(frame))
         except Exception as error:  # an application's encoding may raise anything
             self._refuse(error)
 

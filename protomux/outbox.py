@@ -11,6 +11,7 @@ from collections.abc import Callable
 from protomux.errors import LimitExceeded
 from protomux.frames import FrameBuilder
 from protomux.limits import Limits
+from protomux.speedups import twin
 from protomux.streams.base import FramedStream
 
 __all__ = ["FRAME_OVERHEAD", "FrameWriter"]
@@ -19,6 +20,7 @@ FRAME_OVERHEAD = 64
 """More than a frame adds to the longest message: its integers have 9 bytes at most each."""
 
 
+@twin
 class FrameWriter:
     """Writes what is sent during a loop tick at its end, or when the last cork is gone.
 
@@ -140,19 +142,23 @@ class FrameWriter:
     def _write(self, frame: bytes) -> None:
         if self._is_closed:
             return
-        if not self._is_ready:
-            self._unsent += len(frame)
         try:
-            if self._unsent > self._limits.unsent_most:
-                raise LimitExceeded(
-                    f"expected a peer that reads, {self._unsent} bytes wait for it and at most "
-                    f"{self._limits.unsent_most} may"
-                )
+            if not self._is_ready:
+                self._count_unsent(len(frame))
             if not self._stream.write(frame):
                 self._is_ready = self.drained = False
                 self._drain_is_owed = True
         except Exception as error:  # a stream that loses a frame is of no use any more
             self._fail(error)
+
+    def _count_unsent(self, size: int) -> None:
+        """So much more waits for a peer that does not read."""
+        self._unsent += size
+        if self._unsent > self._limits.unsent_most:
+            raise LimitExceeded(
+                f"expected a peer that reads, {self._unsent} bytes wait for it and at most "
+                f"{self._limits.unsent_most} may"
+            )
 
     def _drain(self) -> None:
         self.drained = self._is_ready and self._builder.size <= self._unsent_size

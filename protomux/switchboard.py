@@ -62,10 +62,12 @@ class OwnLink:
         "place",
         "remote",
         "remote_number",
+        "writer",
     )
 
     def __init__(self, board: Switchboard) -> None:
         self.board = board
+        self.writer = board.writer
         self.channel: Channel
         self.place: Rendezvous[OwnLink]  # once it is opened, or has a reservation there
         self.number = 0
@@ -82,18 +84,13 @@ class OwnLink:
         """Where async hooks run."""
         return self.board.loop
 
-    @property
-    def drained(self) -> bool:
-        """The stream keeps up."""
-        return self.board.writer.drained
-
     def check_open(self, handshake: bytes) -> None:
         """Raise StreamClosed or LimitExceeded where `open` cannot be done."""
         if self.board.is_lost:
             raise StreamClosed("expected a stream to open a channel on, it is gone")
         channel = self.channel
         names = 4 * len(channel.protocol) + len(channel.id or b"")
-        self.board.writer.check_size(len(handshake) + names)
+        self.writer.check_size(len(handshake) + names)
 
     def open(self, handshake: bytes) -> None:
         """Give the channel a number and send its open."""
@@ -101,7 +98,7 @@ class OwnLink:
 
     def send(self, body: bytes) -> bool:
         """Send a message's type and payload."""
-        is_drained = self.board.writer.send(self.number, body)
+        is_drained = self.writer.send(self.number, body)
         if self.announced is not None and not self.announced.keep(body, self.board.limits):
             self.announced = None
         return is_drained
@@ -112,11 +109,11 @@ class OwnLink:
 
     def cork(self) -> None:
         """Hold back what the mux sends."""
-        self.board.writer.cork()
+        self.writer.cork()
 
     def uncork(self) -> None:
         """Undo one `cork`."""
-        self.board.writer.uncork()
+        self.writer.uncork()
 
     def hook_started(self) -> None:
         """An async hook runs."""

@@ -7,7 +7,7 @@ when it does.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, Protocol
 
 from protomux import Channel, LimitExceeded
@@ -18,12 +18,17 @@ from protomux_wakeup.backlog import Backlog
 from protomux_wakeup.carrier import Carrier
 from protomux_wakeup.messages import Info, Lookup, MessageType
 
-__all__ = ["Peer", "PeerTopic"]
+__all__ = ["Peer", "PeerTopic", "announce_body"]
 
 # What a body begins with: its type. No channel of a peer needs `Message`s of its own for that.
 _LOOKUP, _ANNOUNCE, _INFO = (
     uint.encode(type) for type in (MessageType.LOOKUP, MessageType.ANNOUNCE, MessageType.INFO)
 )
+
+
+def announce_body(writers: Iterable[tuple[bytes, int]]) -> bytes:
+    """Return the body of an announce; one is enough for many peers."""
+    return _ANNOUNCE + messages.announce.encode(writers)
 
 
 class PeerTopic(Protocol):
@@ -138,19 +143,20 @@ class Peer:
         self._wait().look_up(lookup)
         return False
 
-    def send_announce(self, writers: Sequence[tuple[bytes, int]], payload: bytes) -> bool:
-        """Tell the peer of `writers`, which `payload` says."""
+    def send_announce(self, writers: Sequence[tuple[bytes, int]], body: bytes) -> bool:
+        """Tell the peer of `writers`, of which `body` is the `announce_body`."""
+        carrier, channel = self.carrier, self.channel
         if (
             self._backlog is None
-            and self.channel.drained
-            and len(writers) <= self.carrier.limits.announce_entries
+            and channel.drained
+            and len(writers) <= carrier.limits.announce_entries
         ):
             try:
-                is_drained = self.channel.send_body(_ANNOUNCE + payload)
+                is_drained = channel.send_body(body)
             except LimitExceeded:
                 pass  # too large for a frame, so it goes in parts
             else:
-                self.carrier.stats.wire_announce.tx += 1
+                carrier.stats.wire_announce.tx += 1
                 return is_drained
         was_behind = self._backlog is not None
         backlog = self._wait()
@@ -176,7 +182,7 @@ class Peer:
     def _send(self, message: Info | Lookup | list[tuple[bytes, int]]) -> bool:
         stats = self.carrier.stats
         if isinstance(message, list):
-            is_drained = self.channel.send_body(_ANNOUNCE + messages.announce.encode(message))
+            is_drained = self.channel.send_body(announce_body(message))
             stats.wire_announce.tx += 1
         elif isinstance(message, Lookup):
             is_drained = self.channel.send_body(_LOOKUP + messages.lookup.encode(message))

@@ -25,7 +25,7 @@ from protomux_wakeup.events import (
 )
 from protomux_wakeup.limits import Limits
 from protomux_wakeup.messages import Lookup, Writer
-from protomux_wakeup.peer import Peer
+from protomux_wakeup.peer import Peer, announce_body
 from protomux_wakeup.topic import Topic
 
 __all__ = ["HOOKS", "Hook", "Session", "collect_hooks"]
@@ -179,7 +179,7 @@ class Session:
             return False
         if not isinstance(writers, list):
             writers = messages.writers_of(writers)
-        return peer.send_announce(writers, messages.announce.encode(writers))
+        return peer.send_announce(writers, announce_body(writers))
 
     def announce_by_stream(
         self, stream: FramedStream | Protomux, writers: Iterable[tuple[bytes, int]]
@@ -194,10 +194,10 @@ class Session:
             return
         if not isinstance(writers, list):
             writers = messages.writers_of(writers)
-        payload = messages.announce.encode(writers)
+        body = announce_body(writers)
         for peer in self.topic.peers:
             if not (peer.is_removed or self.is_destroyed):  # by the hook of another
-                peer.send_announce(writers, payload)
+                peer.send_announce(writers, body)
 
     def active(self) -> None:
         """Want news: the topic opens on streams where it is not, and tells its peers."""

@@ -166,7 +166,8 @@ def _closed(_is_remote: bool, channel: Channel) -> None:
 
 
 def _looked_up(lookup: Lookup, channel: Channel) -> None:
-    channel.user_data.topic.looked_up(lookup, channel.user_data)
+    peer = channel.user_data
+    peer.topic.looked_up(lookup, peer)
 
 
 def _announced(writers: list[Writer], channel: Channel) -> None:
@@ -175,7 +176,8 @@ def _announced(writers: list[Writer], channel: Channel) -> None:
 
 
 def _informed(info: Info, channel: Channel) -> None:
-    channel.user_data.topic.informed(info, channel.user_data)
+    peer = channel.user_data
+    peer.topic.informed(info, peer)
 
 
 class Topic:

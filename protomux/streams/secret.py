@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum, auto
 from math import isfinite
@@ -40,7 +41,7 @@ from protomux.streams.admission import Admission, Firewall
 from protomux.streams.base import BaseStream
 from protomux.streams.cipher import HEADER_SIZE, OVERHEAD, Decryptor, Encryptor
 from protomux.streams.idle import IdleTimer
-from protomux.streams.incoming import LENGTH_SIZE, Incoming, message_of
+from protomux.streams.incoming import LENGTH_SIZE, BytesLike, Incoming, message_of
 from protomux.streams.noise import MAX_MESSAGE, Handshake, SplitKeys
 
 __all__ = ["CLOSE_TIMEOUT", "MAX_FRAME", "SecretStream", "SecretStreamOptions"]
@@ -255,12 +256,20 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
             raise LimitExceeded(f"expected a frame of at most {MAX_FRAME} bytes, got {len(frame)}")
         if self._has_ended or self._is_lost or self._is_aborted:
             return False
-        if self._encryptor is None:
+        if self._encryptor is not None:
+            assert self._transport is not None
+            if self._silence_out.seconds:
+                self._silence_out.touch()
+            size = len(frame) + OVERHEAD
+            # Not writelines, which would save a copy: in asyncio of Python 3.12 and 3.13 it knows
+            # neither pause_writing nor connections that are lost.
+            self._transport.write(
+                self._encryptor.encrypt(frame, size.to_bytes(LENGTH_SIZE, "little"))
+            )
+        else:
             self._early.append(frame)
             self._early_size += len(frame)
             self._update_writable()
-        else:
-            self._send_frame(frame)
         return self._is_writable
 
     def close(self) -> None:
@@ -371,10 +380,10 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
         """Take every whole message that may be taken now."""
         incoming = self._incoming
         try:
-            while incoming.size >= 0 and self._can_take:
-                self._check_size(incoming.size)
-                if not self._take():
-                    break
+            if self._phase is not _Phase.FRAMES:
+                self._take_opening(incoming)
+            if self._decryptor is not None and self._phase is _Phase.FRAMES:
+                self._take_frames(incoming, self._decryptor.decrypt)
         except ProtomuxError as error:
             self.abort(error)
         # Some bytes are taken in even if nobody wants their frames yet: a stream that does not
@@ -404,48 +413,60 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
             else:
                 transport.resume_reading()
 
-    def _check_size(self, size: int) -> None:
-        """Refuse a message by its length alone, before its bytes are waited for."""
-        phase = self._phase
-        if phase is _Phase.FRAMES:
-            most = self._limits.frame_size
-            if size > most + OVERHEAD:
-                size -= OVERHEAD
-                raise LimitExceeded(f"expected a frame of at most {most} bytes, got {size}")
-        elif phase is _Phase.HEADER:
-            if size != HEADER_SIZE:
-                raise ProtocolError(f"expected a header of {HEADER_SIZE} bytes, got {size}")
-        elif size > MAX_MESSAGE:
-            raise HandshakeError(f"expected at most {MAX_MESSAGE} bytes of Noise, got {size}")
-
-    def _take(self) -> bool:
-        """Take the next message; False: it is not there as a whole."""
-        if self._phase is _Phase.FRAMES:
-            assert self._decryptor is not None
-            frame = self._incoming.take(self._decryptor.decrypt)
+    def _take_frames(
+        self, incoming: Incoming, decrypt: Callable[[BytesLike, int, int], bytes]
+    ) -> None:
+        while incoming.size >= 0 and self._can_take:
+            # Refused by its length alone, before its bytes are waited for.
+            if incoming.size > self._limits.frame_size + OVERHEAD:
+                raise LimitExceeded(
+                    f"expected a frame of at most {self._limits.frame_size} bytes, got "
+                    f"{incoming.size - OVERHEAD}"
+                )
+            frame = incoming.take(decrypt)
             if frame is None:
-                return False
-            if self._receiver is not None and (frame or not self._silence_out.seconds):
-                self._deliver(frame)
-            return True
-        message = self._incoming.take(message_of)
-        if message is None:
-            return False
-        if self._phase is _Phase.HANDSHAKE:
-            self._noise.read(message)
-            key = self._noise.remote_public_key
-            if key is None or self._admission.is_granted:
-                self._shake_hands()
-            else:  # before anything more of us is shown
-                self._admission.ask(key, self._admitted)
-            return True
+                return
+            receiver = self._receiver
+            if receiver is not None and (frame or not self._silence_out.seconds):
+                try:  # as _deliver does it, one call less for each frame
+                    receiver.frame_received(frame)
+                except Exception as error:
+                    self.abort(error)
+
+    def _take_opening(self, incoming: Incoming) -> None:
+        """Take messages of the handshake, and the header."""
+        while incoming.size >= 0 and self._phase is not _Phase.FRAMES and self._can_take:
+            size = incoming.size
+            if self._phase is _Phase.HANDSHAKE:
+                if size > MAX_MESSAGE:
+                    raise HandshakeError(
+                        f"expected at most {MAX_MESSAGE} bytes of Noise, got {size}"
+                    )
+            elif size != HEADER_SIZE:
+                raise ProtocolError(f"expected a header of {HEADER_SIZE} bytes, got {size}")
+            message = incoming.take(message_of)
+            if message is None:
+                return
+            if self._phase is _Phase.HANDSHAKE:
+                self._take_handshake(message)
+            else:
+                self._take_header(message)
+
+    def _take_handshake(self, message: bytes) -> None:
+        self._noise.read(message)
+        key = self._noise.remote_public_key
+        if key is None or self._admission.is_granted:
+            self._shake_hands()
+        else:  # before anything more of us is shown
+            self._admission.ask(key, self._admitted)
+
+    def _take_header(self, header: bytes) -> None:
         assert self._decryptor is not None
-        self._decryptor.start(message)
+        self._decryptor.start(header)
         self._phase = _Phase.FRAMES
         if not self._is_closing:
             self._clear_deadline()
         self._prove()
-        return True
 
     # The handshake
 
@@ -478,7 +499,7 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
         self._send(self._encryptor.header)
         early, self._early, self._early_size = self._early, [], 0
         for frame in early:
-            self._send_frame(frame)
+            self.write(frame)
         self._update_writable()
         if self._opened is not None:
             self._opened.set()
@@ -492,20 +513,10 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
 
     def _send(self, message: bytes) -> None:
         """Write one message of the handshake, or the header."""
-        self._write(len(message).to_bytes(LENGTH_SIZE, "little") + message)
-
-    def _send_frame(self, frame: bytes) -> None:
-        assert self._encryptor is not None
-        size = len(frame) + OVERHEAD
-        self._write(self._encryptor.encrypt(frame, size.to_bytes(LENGTH_SIZE, "little")))
-
-    def _write(self, data: bytes) -> None:
-        # Not writelines, which would save a copy: in asyncio of Python 3.12 and 3.13 it knows
-        # neither pause_writing nor connections that are lost.
         assert self._transport is not None
         if self._silence_out.seconds:
             self._silence_out.touch()
-        self._transport.write(data)
+        self._transport.write(len(message).to_bytes(LENGTH_SIZE, "little") + message)
 
     def _update_writable(self) -> None:
         is_writable = not self._transport_is_full and self._early_size <= _HIGH_WATER

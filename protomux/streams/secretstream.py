@@ -72,7 +72,7 @@ def _address_of(pointer: Any) -> int:
     return int(ffi.cast("uintptr_t", pointer))
 
 
-_FUNCTIONS: Final = tuple(
+_PUSH, _PULL = (
     _address_of(ffi.addressof(lib, f"crypto_secretstream_xchacha20poly1305_{name}"))
     for name in ("push", "pull")
 )
@@ -113,7 +113,7 @@ class State(crypto_secretstream_xchacha20poly1305_state):
         The addresses of libsodium's state, which lives as long as this one, of its `push` and of
         its `pull`; and `CROSSOVER`, from which messages are better made here.
         """
-        return (_address_of(self.statebuf), *_FUNCTIONS, CROSSOVER)
+        return _address_of(self.statebuf), _PUSH, _PULL, CROSSOVER
 
     def advance(self, mac: BytesLike) -> None:
         """Step behind the message of `mac`: the counter goes up by 1, the rest takes the MAC in."""
