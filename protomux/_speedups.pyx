@@ -153,6 +153,7 @@ cdef enum:
     ONE_BYTE = 0xFC  # largest integer that has one byte
     KEY = 32  # bytes of a key
     SWITCH = -1  # of frames.py
+    OF_CONTROL = 8  # what a control message costs, of intake.py
     MOST_OF_AN_INTEGER = 9  # bytes
     MAX_ARRAY = 0x100000
     LENGTH = 3  # bytes of the length in front of a message
@@ -165,6 +166,8 @@ ctypedef int (*Push)(void *, unsigned char *, unsigned long long *, const unsign
 ctypedef int (*Pull)(void *, unsigned char *, unsigned long long *, unsigned char *,
                      const unsigned char *, unsigned long long, const unsigned char *,
                      unsigned long long) noexcept nogil
+
+cdef object switch = SWITCH
 
 references = {}
 """The references by name."""
@@ -179,7 +182,11 @@ def twin(reference, /):
     if compiled is None:
         return reference
     references[name] = reference
-    return compiled
+    if compiled not in _halves:
+        return compiled
+    rest = {name: value for name, value in vars(reference).items()
+            if not (name in vars(compiled) or name in reference.__slots__)}
+    return type(name, (compiled,), {**rest, "__slots__": (), "__module__": reference.__module__})
 
 
 cdef inline bint is_usual(object data, object start, object end, Py_ssize_t *begin,
@@ -493,6 +500,9 @@ cdef class Batch:
     cdef object channel  # None before the first
     cdef Py_ssize_t position
     cdef Py_ssize_t end
+    cdef object type  # of what `step` found, SWITCH for a switch
+    cdef Py_ssize_t start  # of its payload
+    cdef Py_ssize_t after  # its end
 
     def __cinit__(self, bytes data not None, Py_ssize_t start, Py_ssize_t end):
         self.data = data
@@ -503,6 +513,12 @@ cdef class Batch:
         return self
 
     def __next__(self):
+        if not self.step():
+            raise StopIteration
+        return self.channel, self.type, self.start, self.after
+
+    cdef bint step(self) except -1:
+        """Find the next body, or switch; False at the end."""
         cdef const unsigned char *data = <unsigned char *>PyBytes_AS_STRING(self.data)
         cdef Py_ssize_t end = self.end
         cdef Py_ssize_t position = self.position
@@ -513,14 +529,14 @@ cdef class Batch:
             self.channel = 0
             position = self.read_channel(data, position)
         if position >= end:
-            raise StopIteration
+            return False
         begin = read_uint(data, position, end, &size)
         if begin < 0:
             refuse_uint(self.data, position, end)
         if size == 0:
-            position = self.read_channel(data, begin)
-            self.position = position
-            return self.channel, SWITCH, position, position
+            self.type = switch
+            self.position = self.start = self.after = self.read_channel(data, begin)
+            return True
         if size > <uint64_t>(end - begin):
             raise ProtocolError(
                 f"expected {size} bytes of a batched message at {begin}, got {end - begin}")
@@ -528,8 +544,9 @@ cdef class Batch:
         position = read_uint(data, begin, after, &size)
         if position < 0:
             refuse_uint(self.data, begin, after)
-        self.position = after
-        return self.channel, size, position, after
+        self.type, self.start = size, position
+        self.position = self.after = after
+        return True
 
     cdef Py_ssize_t read_channel(self, const unsigned char *data, Py_ssize_t position) except -1:
         cdef uint64_t channel = 0
@@ -648,7 +665,7 @@ cdef class FrameBuilder:
 
 
 cdef class FrameWriter:
-    """Writes what is sent during a loop tick at its end. What seldom happens the reference does."""
+    """Writes what is sent during a loop tick at its end; the reference has what is seldom done."""
 
     cdef public object _stream
     cdef public object _on_drain
@@ -665,29 +682,6 @@ cdef class FrameWriter:
     cdef public bint _is_ready
     cdef public bint _drain_is_owed
     cdef public bint _is_closed
-
-    def __init__(self, stream, on_drain, fail, limits, loop):
-        _references["FrameWriter"].__init__(self, stream, on_drain, fail, limits, loop)
-
-    def check_size(self, size):
-        """Raise LimitExceeded for a message whose bytes a frame cannot carry."""
-        _references["FrameWriter"].check_size(self, size)
-
-    def cork(self):
-        """Write nothing until `uncork()` has been called as often."""
-        _references["FrameWriter"].cork(self)
-
-    def uncork(self):
-        """Undo one `cork()`."""
-        _references["FrameWriter"].uncork(self)
-
-    def set_ready(self, is_ready):
-        """The stream takes more, or does not."""
-        _references["FrameWriter"].set_ready(self, is_ready)
-
-    def close(self):
-        """Write nothing more, and forget what waits."""
-        _references["FrameWriter"].close(self)
 
     def send(self, channel, body):
         """Take `body` for the next frame; False: better wait for `on_drain`."""
@@ -726,7 +720,7 @@ cdef class FrameWriter:
             return
         try:
             if not self._is_ready:
-                _references["FrameWriter"]._count_unsent(self, len(frame))
+                self._count_unsent(len(frame))
             if not self._stream.write(frame):
                 self._is_ready = self.drained = False
                 self._drain_is_owed = True
@@ -738,6 +732,91 @@ cdef class FrameWriter:
         if self._drain_is_owed and self.drained:
             self._drain_is_owed = False
             self._on_drain()
+
+
+cdef class Intake:
+    """Hands on every message of a stream, in order; the reference has what is seldom done."""
+
+    cdef public object receive
+    cdef public object _stream
+    cdef public object _fail
+    cdef public object _limits
+    cdef public object _loop
+    cdef public object _timer
+    cdef public object _paused_since
+    cdef public object _paused_until
+    cdef public object _turn_began
+    cdef public object _ended
+    cdef public object _frame
+    cdef public object _bodies
+    cdef public object _frames
+    cdef public object _frames_size
+    cdef public Py_ssize_t _pauses
+    cdef public Py_ssize_t _stream_pauses
+    cdef public Py_ssize_t _left
+    cdef public Py_ssize_t _until_look
+    cdef public Py_ssize_t _count
+    cdef public bint _turn_is_due
+    cdef public bint _stream_is_paused
+    cdef public bint _is_closed
+
+    def take(self, frame):
+        """A frame came."""
+        if self._is_closed:
+            return
+        if (self._pauses or self._stream_pauses or self._turn_is_due
+                or len(frame) > self._limits.frame_size):
+            self._keep(frame)
+        else:
+            self._take(frame)
+
+    cpdef _take(self, frame):
+        cdef Py_ssize_t position
+        if not len(frame):
+            self._count_step(1)
+            return
+        try:
+            channel, type_, position = frame_head(frame)
+            if not (channel or type_):
+                self._frame = frame
+                self._bodies = iter_batch(frame, position, len(frame))
+                self._count = 0
+                self._go_on(self._bodies)
+                return
+            self._count_step(1 if channel else OF_CONTROL)
+            self.receive(channel, type_, frame, position, len(frame))
+        except Exception as error:  # an application's encoding may raise anything
+            self._refuse(error)
+
+    cpdef _go_on(self, bodies):
+        """Hand on bodies of the batch in hand, until it or the turn is over."""
+        cdef Batch batch
+        if type(bodies) is not Batch:  # nobody hands in frames that are not bytes
+            return _references["Intake"]._go_on(self, bodies)
+        batch = bodies
+        frame = self._frame
+        receive = self.receive
+        while batch.step():
+            self._until_look -= 1 if batch.channel else OF_CONTROL
+            if self._until_look <= 0:
+                self._look()
+            if batch.type is not switch:
+                self._count += 1
+                receive(batch.channel, batch.type, frame, batch.start, batch.after)
+            if self._is_closed:
+                return
+            if self._turn_is_due or self._pauses:
+                self._check_count()
+                return
+        self._check_count()
+        self._bodies = None
+        self._frame = b""
+
+    cpdef _count_step(self, Py_ssize_t cost):
+        """Count a message; look at the time when there were enough."""
+        self._until_look -= cost
+        if self._until_look <= 0:
+            self._look()
 
 
 cdef class TokenBucket:
@@ -940,3 +1019,7 @@ cdef class Decryptor:
                      data + begin, stop - begin, NULL, 0):
             return None
         return plaintext
+
+
+_halves = {FrameWriter, Intake}
+"""Classes of which only the hot methods are here; `twin` puts the others of the reference in."""

@@ -56,12 +56,15 @@ class _State(IntEnum):
     DESTROYED = auto()
 
 
+# To ask an enum for its member takes Python 3.11 as long as a call.
+_CREATED, _OPENING, _OPEN, _CLOSED, _DESTROYED = _State
+
 _TRANSITIONS: Final = {
-    _State.CREATED: {_State.OPENING, _State.CLOSED},
-    _State.OPENING: {_State.OPEN, _State.CLOSED},
-    _State.OPEN: {_State.CLOSED},
-    _State.CLOSED: {_State.DESTROYED},
-    _State.DESTROYED: set[_State](),
+    _CREATED: {_OPENING, _CLOSED},
+    _OPENING: {_OPEN, _CLOSED},
+    _OPEN: {_CLOSED},
+    _CLOSED: {_DESTROYED},
+    _DESTROYED: set[_State](),
 }
 
 
@@ -264,7 +267,7 @@ class Channel:
             messages if isinstance(messages, Handlers) else Handlers.of(messages)
         )
         self._encoding = handshake
-        self._state = _State.CREATED
+        self._state = _CREATED
         self._was_open = False
         self._running = 0
         self._open_decided: asyncio.Event | None = None
@@ -287,17 +290,18 @@ class Channel:
     @property
     def is_open(self) -> bool:
         """Both sides have opened it and neither has closed it."""
-        return self._state is _State.OPEN
+        return self._state is _OPEN
 
     @property
     def is_closed(self) -> bool:
         """It was closed by either side, rejected, or lost its stream."""
-        return self._state in (_State.CLOSED, _State.DESTROYED)
+        state = self._state
+        return state is _CLOSED or state is _DESTROYED
 
     @property
     def is_destroyed(self) -> bool:
         """It is closed and none of its hooks runs any more."""
-        return self._state is _State.DESTROYED
+        return self._state is _DESTROYED
 
     @property
     def drained(self) -> bool:
@@ -323,11 +327,11 @@ class Channel:
         """
         if self.is_closed:
             raise StreamClosed(f"expected a channel that is not closed, got {self!r}")
-        if self._state is not _State.CREATED:
+        if self._state is not _CREATED:
             raise RuntimeError(f"expected a channel that was not opened yet, got {self!r}")
         data = b"" if self._encoding is None else self._encoding.encode(handshake)
         self._link.check_open(data)
-        self._enter(_State.OPENING)
+        self._enter(_OPENING)
         self._link.open(data)
 
     def close(self) -> None:
@@ -347,7 +351,7 @@ class Channel:
 
     async def wait_opened(self) -> bool:
         """Wait until both sides are open; False if it closes before that."""
-        if self._state in (_State.CREATED, _State.OPENING):
+        if self._state in (_CREATED, _OPENING):
             if self._open_decided is None:
                 self._open_decided = asyncio.Event()
             await self._open_decided.wait()
@@ -358,7 +362,7 @@ class Channel:
 
         Not from inside one of its async hooks, which would wait for itself.
         """
-        if self._state is not _State.DESTROYED:
+        if self._state is not _DESTROYED:
             if self._destroyed is None:
                 self._destroyed = asyncio.Event()
             await self._destroyed.wait()
@@ -405,8 +409,8 @@ class Channel:
         self._state = state
 
     def _destroy_if_done(self) -> None:
-        if self._state is _State.CLOSED and self._running == 0:
-            self._enter(_State.DESTROYED)
+        if self._state is _CLOSED and self._running == 0:
+            self._enter(_DESTROYED)
             self.run_hook(self.on_destroy, self)
             if self._destroyed is not None:
                 self._destroyed.set()
@@ -416,9 +420,9 @@ class Channel:
     def send_body(self, body: bytes) -> bool:
         """Send a message that is encoded already: its type, then its payload."""
         state = self._state
-        if state is _State.OPEN or state is _State.OPENING:
+        if state is _OPEN or state is _OPENING:
             return self._link.send(body)
-        if state is _State.CREATED:
+        if state is _CREATED:
             raise RuntimeError(f"expected open() before a message is sent on {self!r}")
         return False
 
@@ -426,7 +430,7 @@ class Channel:
         """Both sides are open now; `handshake` is what came with the peer's open."""
         if self._encoding is not None:
             self.handshake, _ = self._encoding.decode(handshake, 0, len(handshake))
-        self._enter(_State.OPEN)
+        self._enter(_OPEN)
         self._was_open = True
         if self._open_decided is not None:
             self._open_decided.set()
@@ -454,7 +458,7 @@ class Channel:
 
     def end(self, *, is_remote: bool) -> None:
         """The channel is closed, by the peer or the stream's loss if `is_remote`."""
-        self._enter(_State.CLOSED)
+        self._enter(_CLOSED)
         if self._open_decided is not None:
             self._open_decided.set()
         self.run_hook(self.on_close, is_remote, self)

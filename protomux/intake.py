@@ -18,6 +18,7 @@ from typing import Final
 from protomux.errors import LimitExceeded, ProtomuxError
 from protomux.frames import CONTROL, SWITCH, Control, frame_head, iter_batch
 from protomux.limits import Limits
+from protomux.speedups import twin
 from protomux.streams.base import FramedStream
 
 __all__ = ["SLICE", "TURN", "Intake"]
@@ -38,6 +39,7 @@ _CONTROL_COST: Final = 8
 """An open costs as much as so many messages, with the channel that is made for it."""
 
 
+@twin
 class Intake:
     """Hands on every message of a stream, in order.
 
@@ -108,16 +110,13 @@ class Intake:
         """A frame came."""
         if self._is_closed:
             return
-        if len(frame) > self._limits.frame_size:
-            self._fail(_too_much(self._limits.frame_size, "bytes in a frame", len(frame)))
-        elif self._pauses or self._stream_pauses or self._turn_is_due:
-            if self._frames is None:
-                self._frames = deque()
-            self._frames.append(frame)
-            self._frames_size += len(frame)
-            if self._frames_size > self._limits.frame_size:
-                most = self._limits.frame_size
-                self._fail(_too_much(most, "bytes while reading is paused", self._frames_size))
+        if (
+            self._pauses
+            or self._stream_pauses
+            or self._turn_is_due
+            or len(frame) > self._limits.frame_size
+        ):
+            self._keep(frame)
         else:
             self._take(frame)
 
@@ -200,6 +199,19 @@ class Intake:
         self._frames = None
         if self._ended is not None:
             self._loop.call_soon(self._ended)
+
+    def _keep(self, frame: bytes) -> None:
+        """Keep a frame for later, unless it is too large."""
+        most = self._limits.frame_size
+        if len(frame) > most:
+            self._fail(_too_much(most, "bytes in a frame", len(frame)))
+            return
+        if self._frames is None:
+            self._frames = deque()
+        self._frames.append(frame)
+        self._frames_size += len(frame)
+        if self._frames_size > most:
+            self._fail(_too_much(most, "bytes while reading is paused", self._frames_size))
 
     def _take(self, frame: bytes) -> None:
         if not frame:

@@ -30,6 +30,9 @@ from protomux.pairing import Inquiry, PairingTable, RemoteChannel, Rendezvous
 
 __all__ = ["OwnLink", "Switchboard"]
 
+# To ask an enum for its member takes Python 3.11 as long as a call.
+_BATCH, _OPEN, _REJECT, _CLOSE = Control
+
 
 class _Announced:
     """An open of ours under the first of several names, and what was sent after it."""
@@ -380,13 +383,13 @@ class Switchboard:
         # else it was in flight when the channel closed
 
     def _receive_control(self, type: int, data: bytes, start: int, end: int) -> None:
-        if type == Control.BATCH:  # the outer one was taken apart by the intake
+        if type == _BATCH:  # the outer one was taken apart by the intake
             raise ProtocolError("expected no batch inside a batch")
-        if type == Control.OPEN:
+        if type == _OPEN:
             self._receive_open(data, start, end)
-        elif type == Control.REJECT:
+        elif type == _REJECT:
             self._receive_reject(uint.decode(data, start, end)[0])
-        elif type == Control.CLOSE:
+        elif type == _CLOSE:
             self._receive_close(uint.decode(data, start, end)[0])
 
     def _receive_open(self, data: bytes, start: int, end: int) -> None:

@@ -75,6 +75,10 @@ class _Phase(Enum):
     FRAMES = auto()
 
 
+# To ask an enum for its member takes Python 3.11 as long as a call.
+_HANDSHAKE, _HEADER, _FRAMES = _Phase
+
+
 class _Scratch(threading.local):
     """Where what comes is read into, by all streams of a thread in turn.
 
@@ -172,7 +176,7 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
         self.remote_public_key: bytes | None = None
         self.handshake_hash: bytes | None = None
         self._transport: asyncio.Transport | None = None
-        self._phase = _Phase.HANDSHAKE
+        self._phase = _HANDSHAKE
         self._noise = Handshake(pattern, is_initiator, key_pair, remote_public_key)
         self._encryptor: Encryptor | None = None
         self._decryptor: Decryptor | None = None
@@ -342,7 +346,7 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
         """The transport is gone."""
         error = self.error
         if error is None and not self._is_aborted:
-            if self._phase is not _Phase.FRAMES and not self._is_closing:
+            if self._phase is not _FRAMES and not self._is_closing:
                 error = HandshakeError("the connection was lost before the handshake was complete")
             elif exc is not None:
                 error = StreamClosed(f"the connection was lost: {exc}")
@@ -370,7 +374,7 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
     def _can_take(self) -> bool:
         if self._is_lost or self._is_aborted:
             return False
-        if self._phase is not _Phase.FRAMES:
+        if self._phase is not _FRAMES:
             return not self._admission.is_pending
         if self._receiver is not None:
             return not self._is_paused
@@ -380,9 +384,9 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
         """Take every whole message that may be taken now."""
         incoming = self._incoming
         try:
-            if self._phase is not _Phase.FRAMES:
+            if self._phase is not _FRAMES:
                 self._take_opening(incoming)
-            if self._decryptor is not None and self._phase is _Phase.FRAMES:
+            if self._decryptor is not None and self._phase is _FRAMES:
                 self._take_frames(incoming, self._decryptor.decrypt)
         except ProtomuxError as error:
             self.abort(error)
@@ -435,9 +439,9 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
 
     def _take_opening(self, incoming: Incoming) -> None:
         """Take messages of the handshake, and the header."""
-        while incoming.size >= 0 and self._phase is not _Phase.FRAMES and self._can_take:
+        while incoming.size >= 0 and self._phase is not _FRAMES and self._can_take:
             size = incoming.size
-            if self._phase is _Phase.HANDSHAKE:
+            if self._phase is _HANDSHAKE:
                 if size > MAX_MESSAGE:
                     raise HandshakeError(
                         f"expected at most {MAX_MESSAGE} bytes of Noise, got {size}"
@@ -447,7 +451,7 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
             message = incoming.take(message_of)
             if message is None:
                 return
-            if self._phase is _Phase.HANDSHAKE:
+            if self._phase is _HANDSHAKE:
                 self._take_handshake(message)
             else:
                 self._take_header(message)
@@ -463,7 +467,7 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
     def _take_header(self, header: bytes) -> None:
         assert self._decryptor is not None
         self._decryptor.start(header)
-        self._phase = _Phase.FRAMES
+        self._phase = _FRAMES
         if not self._is_closing:
             self._clear_deadline()
         self._prove()
@@ -493,7 +497,7 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
     def _open(self, keys: SplitKeys) -> None:
         self.remote_public_key = self._noise.remote_public_key
         self.handshake_hash = keys.handshake_hash
-        self._phase = _Phase.HEADER
+        self._phase = _HEADER
         self._encryptor = Encryptor(keys.send, self.is_initiator, keys.handshake_hash)
         self._decryptor = Decryptor(keys.receive, not self.is_initiator, keys.handshake_hash)
         self._send(self._encryptor.header)
@@ -589,7 +593,7 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
             self.abort(StreamClosed(f"nobody took what the peer sent within {CLOSE_TIMEOUT} s"))
         elif self._incoming.waiting:
             self.abort(ProtocolError("the stream ended inside a message"))
-        elif self._phase is not _Phase.FRAMES:
+        elif self._phase is not _FRAMES:
             self.abort(HandshakeError("the peer closed before the handshake was complete"))
         elif self._has_ended:
             self._transport.close()
