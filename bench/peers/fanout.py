@@ -47,7 +47,8 @@ async def client(talk: Talk) -> None:
         for writers in news:
             session.broadcast_announce(writers)
             for peer in peers:
-                await peer.wait_drained()
+                if not peer.channel.drained:
+                    await peer.wait_drained()
             await asyncio.sleep(0)
 
     all_news = [_news(keys, number) for number in range(warm + count)]

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum, auto
 from math import isfinite
@@ -41,7 +40,7 @@ from protomux.streams.admission import Admission, Firewall
 from protomux.streams.base import BaseStream
 from protomux.streams.cipher import HEADER_SIZE, OVERHEAD, Decryptor, Encryptor
 from protomux.streams.idle import IdleTimer
-from protomux.streams.incoming import LENGTH_SIZE, BytesLike, Incoming, message_of
+from protomux.streams.incoming import LENGTH_SIZE, Incoming, message_of
 from protomux.streams.noise import MAX_MESSAGE, Handshake, SplitKeys
 
 __all__ = ["CLOSE_TIMEOUT", "MAX_FRAME", "SecretStream", "SecretStreamOptions"]
@@ -386,8 +385,23 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
         try:
             if self._phase is not _FRAMES:
                 self._take_opening(incoming)
-            if self._decryptor is not None and self._phase is _FRAMES:
-                self._take_frames(incoming, self._decryptor.decrypt)
+            while incoming.size >= 0 and self._phase is _FRAMES and self._can_take:
+                # Refused by its length alone, before its bytes are waited for.
+                if incoming.size > self._limits.frame_size + OVERHEAD:
+                    raise LimitExceeded(
+                        f"expected a frame of at most {self._limits.frame_size} bytes, got "
+                        f"{incoming.size - OVERHEAD}"
+                    )
+                assert self._decryptor is not None
+                frame = incoming.take(self._decryptor.decrypt)
+                if frame is None:
+                    break
+                receiver = self._receiver
+                if receiver is not None and (frame or not self._silence_out.seconds):
+                    try:  # as _deliver does it, one call less for each frame
+                        receiver.frame_received(frame)
+                    except Exception as error:
+                        self.abort(error)
         except ProtomuxError as error:
             self.abort(error)
         # Some bytes are taken in even if nobody wants their frames yet: a stream that does not
@@ -416,26 +430,6 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
                 transport.pause_reading()
             else:
                 transport.resume_reading()
-
-    def _take_frames(
-        self, incoming: Incoming, decrypt: Callable[[BytesLike, int, int], bytes]
-    ) -> None:
-        while incoming.size >= 0 and self._can_take:
-            # Refused by its length alone, before its bytes are waited for.
-            if incoming.size > self._limits.frame_size + OVERHEAD:
-                raise LimitExceeded(
-                    f"expected a frame of at most {self._limits.frame_size} bytes, got "
-                    f"{incoming.size - OVERHEAD}"
-                )
-            frame = incoming.take(decrypt)
-            if frame is None:
-                return
-            receiver = self._receiver
-            if receiver is not None and (frame or not self._silence_out.seconds):
-                try:  # as _deliver does it, one call less for each frame
-                    receiver.frame_received(frame)
-                except Exception as error:
-                    self.abort(error)
 
     def _take_opening(self, incoming: Incoming) -> None:
         """Take messages of the handshake, and the header."""
@@ -574,14 +568,22 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
         else:
             transport.close()
 
-    def _watch_close(self, before: tuple[int, int, int] | None) -> None:
+    def _watch_close(self, before: tuple[int, int, int, bool] | None) -> None:
         """Abort when nothing has moved either way since the last look at it."""
-        assert self._transport is not None
-        incoming = self._incoming
-        now = (self._transport.get_write_buffer_size(), incoming.received, incoming.waiting)
+        transport, incoming = self._transport, self._incoming
+        assert transport is not None
+        now = (
+            transport.get_write_buffer_size(),
+            incoming.received,
+            incoming.waiting,
+            transport.is_closing(),  # for a tick or so, but the loop may stand still in that one
+        )
         if now == before:
-            what = "nobody took what the peer sent" if incoming.waiting else "the peer did not close"
-            self.abort(StreamClosed(f"{what} within {CLOSE_TIMEOUT} s"))
+            late = f"within {CLOSE_TIMEOUT} s"
+            if incoming.waiting:
+                self.abort(StreamClosed(f"nobody took what the peer sent {late}"))
+            else:
+                self.abort(StreamClosed(f"the peer did not close {late}"))
         else:
             self._clear_deadline()
             self._deadline = self._loop.call_later(CLOSE_TIMEOUT, self._watch_close, now)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from math import inf
 from typing import Any
 
@@ -748,6 +749,30 @@ async def test_the_end_of_a_peer_does_not_wait_for_ever(monkeypatch: pytest.Monk
     a.close()
     await peer.wait_lost()
     assert peer.error is None
+
+
+async def test_a_loop_that_stands_still_while_a_stream_closes_ends_it_in_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(secret_module, "CLOSE_TIMEOUT", 0.05)
+    selector = asyncio.get_running_loop()._selector  # type: ignore[attr-defined]
+    select = selector.select
+    a, b = await secret_pair()
+    await opened(a, b)
+    RawPeer(a)
+    RawPeer(b)
+    stalls: list[None] = []
+
+    def stalling(timeout: float | None = None) -> object:
+        if b._has_ended and not stalls:  # it closes its transport in the tick that begins here
+            stalls.append(time.sleep(0.1))
+        return select(timeout)
+
+    monkeypatch.setattr(selector, "select", stalling)
+    a.close()
+    await closed(a, b)
+    assert stalls
+    assert a.error is b.error is None
 
 
 async def test_a_receiver_may_keep_an_exception_while_a_message_is_not_whole() -> None:
