@@ -235,21 +235,24 @@ class Session:
 
     # For the topic.
 
-    def peer_added(self, peer: Peer) -> None:
+    def arrived(self, is_active: bool, peer: Peer) -> None:
         """`peer` has proved the capability."""
         self._emit("_on_peer_add", PeerAdded, peer)
+        if is_active:
+            self._emit("_on_peer_active", PeerActive, peer)
 
-    def peer_removed(self, peer: Peer) -> None:
+    def turned(self, is_active: bool, peer: Peer) -> None:
+        """`peer` has become active, or inactive."""
+        if is_active:
+            self._emit("_on_peer_active", PeerActive, peer)
+        else:
+            self._emit("_on_peer_inactive", PeerInactive, peer)
+
+    def left(self, was_active: bool, peer: Peer) -> None:
         """`peer` is gone."""
+        if was_active:
+            self._emit("_on_peer_inactive", PeerInactive, peer)
         self._emit("_on_peer_remove", PeerRemoved, peer)
-
-    def peer_active(self, peer: Peer) -> None:
-        """`peer` has become active."""
-        self._emit("_on_peer_active", PeerActive, peer)
-
-    def peer_inactive(self, peer: Peer) -> None:
-        """`peer` is not active any more."""
-        self._emit("_on_peer_inactive", PeerInactive, peer)
 
     def announced(self, writers: list[Writer], peer: Peer) -> None:
         """`peer` told us of `writers`."""
@@ -264,7 +267,7 @@ class Session:
         """`peer` asked us."""
         self._emit("_on_lookup", LookedUp, peer, lookup)
 
-    def ended(self) -> None:
+    def ended(self, _what: None, _peer: None) -> None:
         """The session is not of the topic any more."""
         self.is_destroyed = True
         for events in list(self._events or ()):

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from protomux import Channel, Protomux
 from protomux.channel import Handlers
@@ -31,40 +31,40 @@ __all__ = ["Member", "Topic", "TopicHost", "handlers"]
 
 
 class Member(Protocol):
-    """What a topic needs of a session."""
+    """What a topic needs of a session: to be told of events, each of which is a method here."""
 
     @property
     def is_active(self) -> bool:
         """The session wants news."""
         ...
 
-    def peer_added(self, peer: Peer) -> None:
+    def arrived(self, is_active: bool, peer: Peer, /) -> None:
         """`peer` has proved the capability."""
         ...
 
-    def peer_removed(self, peer: Peer) -> None:
+    def turned(self, is_active: bool, peer: Peer, /) -> None:
+        """`peer` has become active, or inactive."""
+        ...
+
+    def left(self, was_active: bool, peer: Peer, /) -> None:
         """`peer` is gone."""
         ...
 
-    def peer_active(self, peer: Peer) -> None:
-        """`peer` has become active."""
-        ...
-
-    def peer_inactive(self, peer: Peer) -> None:
-        """`peer` is not active any more."""
-        ...
-
-    def announced(self, writers: list[Writer], peer: Peer) -> None:
+    def announced(self, writers: list[Writer], peer: Peer, /) -> None:
         """`peer` told us of `writers`."""
         ...
 
-    def looked_up(self, lookup: Lookup, peer: Peer) -> None:
+    def looked_up(self, lookup: Lookup, peer: Peer, /) -> None:
         """`peer` asked us."""
         ...
 
-    def ended(self) -> None:
+    def ended(self, _what: None, _peer: None, /) -> None:
         """The session is not of the topic any more."""
         ...
+
+
+_Event: TypeAlias = Literal["arrived", "turned", "left", "announced", "looked_up", "ended"]
+"""What a `Member` is told of, by the method of that name."""
 
 
 class TopicHost(Protocol):
@@ -119,41 +119,6 @@ def handlers(announce_entries: int) -> Handlers:
     )
 
 
-_Tell: TypeAlias = Callable[[Member, Any, Any], None]
-"""tell(session, what, peer)"""
-
-
-def _arrived(session: Member, is_active: bool, peer: Peer) -> None:
-    session.peer_added(peer)
-    if is_active:
-        session.peer_active(peer)
-
-
-def _turned(session: Member, is_active: bool, peer: Peer) -> None:
-    if is_active:
-        session.peer_active(peer)
-    else:
-        session.peer_inactive(peer)
-
-
-def _left(session: Member, was_active: bool, peer: Peer) -> None:
-    if was_active:
-        session.peer_inactive(peer)
-    session.peer_removed(peer)
-
-
-def _announced_by(session: Member, writers: list[Writer], peer: Peer) -> None:
-    session.announced(writers, peer)
-
-
-def _looked_up_by(session: Member, lookup: Lookup, peer: Peer) -> None:
-    session.looked_up(lookup, peer)
-
-
-def _ended(session: Member, _what: None, _peer: None) -> None:
-    session.ended()
-
-
 # The hooks of a peer's channel. None of them holds a topic, so there is one of each for all.
 
 
@@ -167,17 +132,28 @@ def _closed(_is_remote: bool, channel: Channel) -> None:
 
 def _looked_up(lookup: Lookup, channel: Channel) -> None:
     peer = channel.user_data
-    peer.topic.looked_up(lookup, peer)
+    topic = peer.topic
+    topic._stats.wire_lookup.rx += 1
+    peer.carrier.asked()
+    topic._tell(topic.sessions, "looked_up", lookup, peer)
 
 
 def _announced(writers: list[Writer], channel: Channel) -> None:
     peer = channel.user_data
-    peer.topic.announced(writers, peer)
+    topic = peer.topic
+    topic._stats.wire_announce.rx += 1
+    peer.carrier.announced(len(writers))
+    topic._tell(topic.sessions, "announced", writers, peer)
 
 
 def _informed(info: Info, channel: Channel) -> None:
     peer = channel.user_data
-    peer.topic.informed(info, peer)
+    topic = peer.topic
+    topic._stats.wire_info.rx += 1
+    peer.carrier.asked()
+    if info.active is not peer.is_active:
+        topic._mark(peer, info.active)
+        topic._tell(topic.sessions, "turned", info.active, peer)
 
 
 class Topic:
@@ -230,7 +206,7 @@ class Topic:
         self._active_peers = 0
         self._active_sessions = 0
         self._is_idle = False
-        self._news: deque[tuple[tuple[Member, ...], _Tell, Any, Any]] | None = None
+        self._news: deque[tuple[tuple[Member, ...], _Event, Any, Any]] | None = None
         self._is_telling = False
 
     def __repr__(self) -> str:
@@ -271,7 +247,7 @@ class Topic:
             self._stats.sessions_closed += 1
             self._active_sessions -= session.is_active
             self._refresh()
-            self._tell((session,), _ended, None, None)
+            self._tell((session,), "ended", None, None)
 
     def session_changed(self, session: Member) -> None:
         """`session` has become active, or inactive."""
@@ -298,7 +274,7 @@ class Topic:
         for peer in self.peers + self.pending_peers:
             peer.channel.close()
         self._stats.sessions_closed += len(self.sessions)
-        self._tell(self.sessions, _ended, None, None)
+        self._tell(self.sessions, "ended", None, None)
         self.sessions = ()
         self._host.topic_destroyed(self)
 
@@ -355,7 +331,7 @@ class Topic:
         peer.is_pending = False
         if handshake.active:
             self._mark(peer, True)
-        self._tell(self.sessions, _arrived, handshake.active, peer)
+        self._tell(self.sessions, "arrived", handshake.active, peer)
 
     def peer_closed(self, peer: Peer) -> None:
         """The channel of `peer` is closed."""
@@ -369,28 +345,7 @@ class Topic:
         was_active = peer.is_active
         if was_active:
             self._mark(peer, False)
-        self._tell(self.sessions, _left, was_active, peer)
-
-    def looked_up(self, lookup: Lookup, peer: Peer) -> None:
-        """`peer` asked us."""
-        self._stats.wire_lookup.rx += 1
-        peer.carrier.asked()
-        self._tell(self.sessions, _looked_up_by, lookup, peer)
-
-    def announced(self, writers: list[Writer], peer: Peer) -> None:
-        """`peer` told us of `writers`."""
-        self._stats.wire_announce.rx += 1
-        peer.carrier.announced(len(writers))
-        self._tell(self.sessions, _announced_by, writers, peer)
-
-    def informed(self, info: Info, peer: Peer) -> None:
-        """`peer` has become active, or inactive."""
-        self._stats.wire_info.rx += 1
-        peer.carrier.asked()
-        if info.active is peer.is_active:
-            return
-        self._mark(peer, info.active)
-        self._tell(self.sessions, _turned, info.active, peer)
+        self._tell(self.sessions, "left", was_active, peer)
 
     def _mark(self, peer: Peer, is_active: bool) -> None:
         """Count `peer` as active from now on, or no more."""
@@ -398,8 +353,8 @@ class Topic:
         self._active_peers += 1 if is_active else -1
         self._check_idle()
 
-    def _tell(self, sessions: tuple[Member, ...], tell: _Tell, what: Any, peer: Any) -> None:
-        """Call `tell(session, what, peer)` for each of `sessions`.
+    def _tell(self, sessions: tuple[Member, ...], event: _Event, what: Any, peer: Any) -> None:
+        """Tell each of `sessions` of `event`, about `what` of `peer`.
 
         What a hook brings about by itself waits until all sessions know of the event before it,
         so that each sees every peer come before it goes.
@@ -407,16 +362,16 @@ class Topic:
         if self._is_telling:
             if self._news is None:
                 self._news = deque()
-            self._news.append((sessions, tell, what, peer))
+            self._news.append((sessions, event, what, peer))
             return
         self._is_telling = True
         try:
             for session in sessions:
-                tell(session, what, peer)
+                getattr(session, event)(what, peer)
             while self._news:
-                sessions, tell, what, peer = self._news.popleft()
+                sessions, event, what, peer = self._news.popleft()
                 for session in sessions:
-                    tell(session, what, peer)
+                    getattr(session, event)(what, peer)
             self._news = None
         finally:
             self._is_telling = False
