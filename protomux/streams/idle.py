@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
 
 __all__ = ["IdleTimer"]
 
 
 class IdleTimer:
-    """Calls back whenever `seconds` have gone by without a `touch`; 0 seconds: never.
+    """Calls back whenever `seconds` have gone by since `start` without a `touch`, until `stop`.
 
     A touch only reads the clock; the timer finds out when it fires whether it came too early.
     """
 
     __slots__ = ("_callback", "_handle", "_loop", "_touched", "seconds")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
-        self.seconds = 0.0
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, seconds: float, callback: Callable[[], None]
+    ) -> None:
+        self.seconds: Final = seconds
         self._loop = loop
         self._callback = callback
         self._handle: asyncio.TimerHandle | None = None
         self._touched = 0.0
 
-    def start(self, seconds: float) -> None:
-        """Begin to count from now; takes the place of what ran before."""
-        self.stop()
-        self.seconds = seconds
+    def start(self) -> None:
+        """Begin to count from now."""
         self.touch()
-        if seconds > 0:
-            self._handle = self._loop.call_later(seconds, self._fire)
+        self._handle = self._loop.call_at(self._touched + self.seconds, self._fire)
 
     def touch(self) -> None:
         """Count from now."""
@@ -42,11 +42,9 @@ class IdleTimer:
             self._handle = None
 
     def _fire(self) -> None:
-        due = self._touched + self.seconds
-        if due <= self._loop.time():
+        is_due = self._touched + self.seconds <= self._loop.time()
+        if is_due:
             self.touch()
-            due = self._touched + self.seconds
-            self._handle = self._loop.call_at(due, self._fire)
+        self._handle = self._loop.call_at(self._touched + self.seconds, self._fire)
+        if is_due:
             self._callback()
-        else:
-            self._handle = self._loop.call_at(due, self._fire)

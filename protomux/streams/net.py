@@ -18,6 +18,7 @@ from protomux.crypto import KeyPair
 from protomux.errors import LimitExceeded
 from protomux.hooks import settle
 from protomux.limits import Limits
+from protomux.streams.cipher import Decryptor
 from protomux.streams.secret import SecretStream, SecretStreamOptions
 
 __all__ = [
@@ -258,7 +259,8 @@ class _AcceptedStream(SecretStream):
         if not self._server.is_serving():  # it has closed since this connection was accepted
             self.abort()
 
-    def _prove(self) -> None:
+    def _prove(self, decryptor: Decryptor) -> None:
+        super()._prove(decryptor)
         self._loop.call_soon(self._server._opened, self)
 
     def _lose(self, error: Exception | None) -> None:

@@ -1,16 +1,10 @@
 """SecretStream: an encrypted framed stream over any asyncio transport.
 
-Knows the order of things on the byte stream; `noise` and `cipher` know what is inside.
+Knows the transport, and when what flows. `incoming` cuts what comes into messages: those of the
+`opening` first, and after the peer's header every one is an encrypted frame, which `cipher` reads.
 
-Each message has its length in front, 24 bits little endian. First come the messages of the Noise
-handshake; when it is complete each side sends one header, and from then on every message is one
-encrypted frame. `_Phase` says what the next message of the peer must be:
-
-    HANDSHAKE  a Noise message      -> HANDSHAKE, or HEADER after the last
-    HEADER     the peer's header    -> FRAMES
-    FRAMES     an encrypted frame   -> FRAMES
-
-The stream is open, and can be written to, from HEADER on. Whatever is wrong aborts it.
+The stream is open, and can be written to, when the handshake is complete: we may write a while
+before the peer's header has come. Whatever is wrong aborts it.
 
 Closing. `close()` ends our half (the transport's EOF) after what was written; the peer's frames
 still come, until it has ended its half as well. A peer that ends first is answered in the same
@@ -22,8 +16,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from contextlib import suppress
-from enum import Enum, auto
 from math import isfinite
 from typing import Final, TypedDict, cast
 
@@ -38,10 +32,11 @@ from protomux.errors import (
 from protomux.limits import Limits
 from protomux.streams.admission import Admission, Firewall
 from protomux.streams.base import BaseStream
-from protomux.streams.cipher import HEADER_SIZE, OVERHEAD, Decryptor, Encryptor
+from protomux.streams.cipher import OVERHEAD, Decryptor, Encryptor
 from protomux.streams.idle import IdleTimer
 from protomux.streams.incoming import LENGTH_SIZE, Incoming, message_of
-from protomux.streams.noise import MAX_MESSAGE, Handshake, SplitKeys
+from protomux.streams.noise import Handshake
+from protomux.streams.opening import Opening
 
 __all__ = ["CLOSE_TIMEOUT", "MAX_FRAME", "SecretStream", "SecretStreamOptions"]
 
@@ -66,16 +61,6 @@ class SecretStreamOptions(TypedDict, total=False):
     keep_alive: float
     timeout: float
     limits: Limits
-
-
-class _Phase(Enum):
-    HANDSHAKE = auto()
-    HEADER = auto()
-    FRAMES = auto()
-
-
-# To ask an enum for its member takes Python 3.11 as long as a call.
-_HANDSHAKE, _HEADER, _FRAMES = _Phase
 
 
 class _Scratch(threading.local):
@@ -105,7 +90,6 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
 
     __slots__ = (
         "__dict__",  # for the application's own attributes
-        "_admission",
         "_deadline",
         "_decryptor",
         "_early",
@@ -117,10 +101,9 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
         "_is_closing",
         "_is_writable",
         "_limits",
-        "_noise",
         "_opened",
+        "_opening",
         "_peer_has_ended",
-        "_phase",
         "_silence_in",
         "_silence_out",
         "_transport",
@@ -175,12 +158,17 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
         self.remote_public_key: bytes | None = None
         self.handshake_hash: bytes | None = None
         self._transport: asyncio.Transport | None = None
-        self._phase = _HANDSHAKE
-        self._noise = Handshake(pattern, is_initiator, key_pair, remote_public_key)
+        self._opening: Opening | None = Opening(  # until the peer's header has come
+            Handshake(pattern, is_initiator, key_pair, remote_public_key),
+            Admission(remote_public_key, firewall, self._loop),
+            send=self._send,
+            admitted=self._admitted,
+            agreed=self._agree,
+            proved=self._prove,
+        )
         self._encryptor: Encryptor | None = None
         self._decryptor: Decryptor | None = None
         self._opened: asyncio.Event | None = None
-        self._admission = Admission(remote_public_key, firewall, self._loop)
         # reading
         self._incoming = Incoming()
         self._peer_has_ended = False
@@ -197,10 +185,10 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
         # time
         self._deadline: asyncio.TimerHandle | None = None
         self._limits = limits
-        self._silence_out = IdleTimer(self._loop, self._send_keep_alive)
-        self._silence_in = IdleTimer(self._loop, self._time_out)
-        self._silence_out.seconds = keep_alive
-        self._silence_in.seconds = timeout
+        self._silence_out: IdleTimer | None = None
+        self._silence_in: IdleTimer | None = None
+        self.set_keep_alive(keep_alive)
+        self.set_timeout(timeout)
 
     def __repr__(self) -> str:
         if self.is_closing:
@@ -241,11 +229,11 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
 
         Empty messages of the peer are dropped while it is on, and delivered while it is off.
         """
-        self._start_timer(self._silence_out, seconds)
+        self._silence_out = self._timer(self._silence_out, seconds, self._send_keep_alive)
 
     def set_timeout(self, seconds: float) -> None:
         """Abort after so many seconds without a byte of the peer; 0 turns it off."""
-        self._start_timer(self._silence_in, seconds)
+        self._silence_in = self._timer(self._silence_in, seconds, self._time_out)
 
     # FramedStream
 
@@ -261,7 +249,7 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
             return False
         if self._encryptor is not None:
             assert self._transport is not None
-            if self._silence_out.seconds:
+            if self._silence_out is not None:
                 self._silence_out.touch()
             size = len(frame) + OVERHEAD
             # Not writelines, which would save a copy: in asyncio of Python 3.12 and 3.13 it knows
@@ -310,7 +298,8 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
             late = HandshakeError(f"no complete handshake after {seconds} s")
             self._deadline = self._loop.call_later(seconds, self.abort, late)
         for timer in (self._silence_out, self._silence_in):
-            timer.start(timer.seconds)
+            if timer is not None:
+                timer.start()
         self._shake_hands()
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -323,7 +312,7 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
 
     def data_received(self, data: bytes | memoryview) -> None:
         """Bytes came from the transport; they are its own again when this returns."""
-        if self._silence_in.seconds:
+        if self._silence_in is not None:
             self._silence_in.touch()
         incoming = self._incoming
         incoming.feed(data)
@@ -345,7 +334,7 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
         """The transport is gone."""
         error = self.error
         if error is None and not self._is_aborted:
-            if self._phase is not _FRAMES and not self._is_closing:
+            if self._opening is not None and not self._is_closing:
                 error = HandshakeError("the connection was lost before the handshake was complete")
             elif exc is not None:
                 error = StreamClosed(f"the connection was lost: {exc}")
@@ -373,8 +362,8 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
     def _can_take(self) -> bool:
         if self._is_lost or self._is_aborted:
             return False
-        if self._phase is not _FRAMES:
-            return not self._admission.is_pending
+        if self._opening is not None:
+            return not self._opening.is_waiting
         if self._receiver is not None:
             return not self._is_paused
         return self._has_ended  # nobody will ever want them
@@ -383,9 +372,14 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
         """Take every whole message that may be taken now."""
         incoming = self._incoming
         try:
-            if self._phase is not _FRAMES:
-                self._take_opening(incoming)
-            while incoming.size >= 0 and self._phase is _FRAMES and self._can_take:
+            while incoming.size >= 0 and self._can_take:
+                if self._opening is not None:
+                    self._opening.check_size(incoming.size)
+                    message = incoming.take(message_of)
+                    if message is None:
+                        break
+                    self._opening.take(message)
+                    continue
                 # Refused by its length alone, before its bytes are waited for.
                 if incoming.size > self._limits.frame_size + OVERHEAD:
                     raise LimitExceeded(
@@ -397,7 +391,7 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
                 if frame is None:
                     break
                 receiver = self._receiver
-                if receiver is not None and (frame or not self._silence_out.seconds):
+                if receiver is not None and (frame or self._silence_out is None):
                     try:  # as _deliver does it, one call less for each frame
                         receiver.frame_received(frame)
                     except Exception as error:
@@ -431,53 +425,14 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
             else:
                 transport.resume_reading()
 
-    def _take_opening(self, incoming: Incoming) -> None:
-        """Take messages of the handshake, and the header."""
-        while incoming.size >= 0 and self._phase is not _FRAMES and self._can_take:
-            size = incoming.size
-            if self._phase is _HANDSHAKE:
-                if size > MAX_MESSAGE:
-                    raise HandshakeError(
-                        f"expected at most {MAX_MESSAGE} bytes of Noise, got {size}"
-                    )
-            elif size != HEADER_SIZE:
-                raise ProtocolError(f"expected a header of {HEADER_SIZE} bytes, got {size}")
-            message = incoming.take(message_of)
-            if message is None:
-                return
-            if self._phase is _HANDSHAKE:
-                self._take_handshake(message)
-            else:
-                self._take_header(message)
-
-    def _take_handshake(self, message: bytes) -> None:
-        self._noise.read(message)
-        key = self._noise.remote_public_key
-        if key is None or self._admission.is_granted:
-            self._shake_hands()
-        else:  # before anything more of us is shown
-            self._admission.ask(key, self._admitted)
-
-    def _take_header(self, header: bytes) -> None:
-        assert self._decryptor is not None
-        self._decryptor.start(header)
-        self._phase = _FRAMES
-        if not self._is_closing:
-            self._clear_deadline()
-        self._prove()
-
-    # The handshake
+    # Opening
 
     def _shake_hands(self) -> None:
-        """Go on with the handshake as far as that goes without the peer."""
+        assert self._opening is not None
         try:
-            if self._noise.is_our_turn:
-                self._send(self._noise.write())
+            self._opening.go_on()
         except HandshakeError as error:
             self.abort(error)
-            return
-        if self._noise.keys is not None:
-            self._open(self._noise.keys)
 
     def _admitted(self, refusal: HandshakeError | None) -> None:
         if self._is_dead:
@@ -488,13 +443,14 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
         self._shake_hands()
         self._pump_soon()
 
-    def _open(self, keys: SplitKeys) -> None:
-        self.remote_public_key = self._noise.remote_public_key
-        self.handshake_hash = keys.handshake_hash
-        self._phase = _HEADER
-        self._encryptor = Encryptor(keys.send, self.is_initiator, keys.handshake_hash)
-        self._decryptor = Decryptor(keys.receive, not self.is_initiator, keys.handshake_hash)
-        self._send(self._encryptor.header)
+    def _agree(self, encryptor: Encryptor) -> None:
+        """The handshake is complete: the stream is open, and can be written to."""
+        assert self._opening is not None
+        noise = self._opening.noise
+        assert noise.keys is not None
+        self.remote_public_key = noise.remote_public_key
+        self.handshake_hash = noise.keys.handshake_hash
+        self._encryptor = encryptor
         early, self._early, self._early_size = self._early, [], 0
         for frame in early:
             self.write(frame)
@@ -504,15 +460,19 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
         if self._is_closing:
             self._loop.call_soon(self._end)
 
-    def _prove(self) -> None:
+    def _prove(self, decryptor: Decryptor) -> None:
         """The peer's header was right: it has the keys of this handshake, and not a replay."""
+        self._opening = None
+        self._decryptor = decryptor
+        if not self._is_closing:
+            self._clear_deadline()
 
     # Writing
 
     def _send(self, message: bytes) -> None:
         """Write one message of the handshake, or the header."""
         assert self._transport is not None
-        if self._silence_out.seconds:
+        if self._silence_out is not None:
             self._silence_out.touch()
         self._transport.write(len(message).to_bytes(LENGTH_SIZE, "little") + message)
 
@@ -534,16 +494,25 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
             self._deadline.cancel()
             self._deadline = None
 
-    def _start_timer(self, timer: IdleTimer, seconds: float) -> None:
-        timer.seconds = seconds
-        if self._transport is not None and not self._is_lost:
-            timer.start(seconds)
+    def _timer(
+        self, old: IdleTimer | None, seconds: float, callback: Callable[[], None]
+    ) -> IdleTimer | None:
+        """Return a timer in place of the old one; None for 0 seconds, most streams have none."""
+        if old is not None:
+            old.stop()
+        if seconds <= 0 or self._is_lost:
+            return None
+        timer = IdleTimer(self._loop, seconds, callback)
+        if self._transport is not None:
+            timer.start()
+        return timer
 
     def _send_keep_alive(self) -> None:
         if self.is_open:
             self.write(b"")
 
     def _time_out(self) -> None:
+        assert self._silence_in is not None
         if self._transport is not None and self._transport.is_reading():
             self.abort(StreamClosed(f"nothing came from the peer for {self._silence_in.seconds} s"))
 
@@ -595,7 +564,7 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
             self.abort(StreamClosed(f"nobody took what the peer sent within {CLOSE_TIMEOUT} s"))
         elif self._incoming.waiting:
             self.abort(ProtocolError("the stream ended inside a message"))
-        elif self._phase is not _FRAMES:
+        elif self._opening is not None:
             self.abort(HandshakeError("the peer closed before the handshake was complete"))
         elif self._has_ended:
             self._transport.close()
@@ -604,9 +573,11 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
 
     def _lose(self, error: Exception | None) -> None:
         self._clear_deadline()
-        self._silence_out.stop()
-        self._silence_in.stop()
-        self._admission.cancel()
+        for timer in (self._silence_out, self._silence_in):
+            if timer is not None:
+                timer.stop()
+        if self._opening is not None:
+            self._opening.cancel()
         self._incoming.clear()
         self._early.clear()
         super()._lose(error)

@@ -513,7 +513,9 @@ async def test_our_own_pause_is_not_the_peers_silence() -> None:
     assert transport is not None
     await until(lambda: not transport.is_reading())
     fired = asyncio.Event()
+    a.set_timeout(0.01)
     timer = a._silence_in
+    assert timer is not None
     callback = timer._callback
 
     def note() -> None:
@@ -521,7 +523,6 @@ async def test_our_own_pause_is_not_the_peers_silence() -> None:
         fired.set()
 
     timer._callback = note
-    a.set_timeout(0.01)
     await asyncio.wait_for(fired.wait(), 5)
     assert a.is_open
     a.set_timeout(0)
@@ -536,7 +537,7 @@ async def test_timers_of_a_stream_that_is_gone_stay_off() -> None:
     await closed(a, b)
     a.set_timeout(0.01)
     a.set_keep_alive(0.01)
-    assert a._silence_in._handle is a._silence_out._handle is None
+    assert a._silence_in is a._silence_out is None
 
 
 async def test_a_firewall_that_nobody_waits_for_is_cancelled() -> None:
@@ -765,7 +766,8 @@ async def test_a_loop_that_stands_still_while_a_stream_closes_ends_it_in_order(
 
     def stalling(timeout: float | None = None) -> object:
         if b._has_ended and not stalls:  # it closes its transport in the tick that begins here
-            stalls.append(time.sleep(0.1))
+            stalls.append(None)
+            time.sleep(0.1)
         return select(timeout)
 
     monkeypatch.setattr(selector, "select", stalling)
