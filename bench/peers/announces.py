@@ -35,7 +35,7 @@ async def client(talk: Talk) -> None:
     warm, count = talk.size["warm"], talk.size["count"]
     await talk.sync("ready")
     await announce(range(warm))
-    await talk.sync("warm")
+    await talk.sync("warm", tidy=True)
     talk.begin()
     numbers = range(warm, warm + count)
     await announce(numbers)
@@ -82,7 +82,7 @@ async def listener(talk: Talk) -> None:
     await heard.wait()
     heard.is_warming = False
     heard.expect(count)
-    await talk.sync("warm")
+    await talk.sync("warm", tidy=True)
     talk.begin()
     await heard.wait()
     await talk.sync("done")

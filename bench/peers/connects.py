@@ -50,7 +50,7 @@ async def client(talk: Talk) -> None:
 
     await talk.sync("ready")
     await connect_all(talk.size["warm"])
-    await talk.sync("warm")
+    await talk.sync("warm", tidy=True)
     talk.begin()
     await connect_all(talk.size["count"])
     await talk.sync("done")
@@ -71,7 +71,7 @@ async def listener(talk: Talk) -> None:
     opened.expect(talk.size["warm"])
     await talk.sync("ready")
     await opened.wait()
-    await talk.sync("warm")
+    await talk.sync("warm", tidy=True)
     opened.expect(talk.size["count"])
     talk.begin()
     await opened.wait()

@@ -54,7 +54,7 @@ async def client(talk: Talk) -> None:
     all_news = [_news(keys, number) for number in range(warm + count)]
     await talk.sync("ready")
     await broadcast(all_news[:warm])
-    await talk.sync("warm")
+    await talk.sync("warm", tidy=True)
     talk.begin()
     await broadcast(all_news[warm:])
     await talk.sync("done")
@@ -103,7 +103,7 @@ async def listener(talk: Talk) -> None:
     await heard.wait()
     heard.is_warming = False
     heard.expect(count * streams)
-    await talk.sync("warm")
+    await talk.sync("warm", tidy=True)
     talk.begin()
     await heard.wait()
     await talk.sync("done")

@@ -68,7 +68,7 @@ async def client(talk: Talk) -> None:
     asker.is_warming = False
     asker.times.clear()
     asker.expect(count)
-    await talk.sync("warm")
+    await talk.sync("warm", tidy=True)
     talk.begin()
     asker.ask(peer, session)
     await asker.wait()
@@ -107,7 +107,7 @@ async def listener(talk: Talk) -> None:
     await talk.sync("ready")
     await answerer.wait()
     answerer.expect(talk.size["count"])
-    await talk.sync("warm")
+    await talk.sync("warm", tidy=True)
     talk.begin()
     await answerer.wait()
     await talk.sync("done")

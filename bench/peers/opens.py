@@ -43,7 +43,7 @@ class _Side(Arrivals):
 async def _meet(talk: Talk, side: _Side, streams: Sequence[SecretStream], measured: bool) -> int:
     """Open all topics of a side on all streams; return the checksum."""
     side.expect(len(side.sessions) * len(streams))
-    await talk.sync("known")
+    await talk.sync("known", tidy=True)
     if measured:
         talk.begin()
     side.meet(streams)

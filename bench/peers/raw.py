@@ -41,7 +41,7 @@ async def client(talk: Talk) -> None:
     warm, count = talk.size["warm"], talk.size["count"]
     await talk.sync("ready")
     await send(range(warm))
-    await talk.sync("warm")
+    await talk.sync("warm", tidy=True)
     talk.begin()
     await send(range(warm, warm + count))
     await talk.sync("done")
@@ -89,7 +89,7 @@ async def listener(talk: Talk) -> None:
     await heard.wait()
     heard.is_warming = False
     heard.expect(count)
-    await talk.sync("warm")
+    await talk.sync("warm", tidy=True)
     talk.begin()
     await heard.wait()
     await talk.sync("done")

@@ -9,6 +9,7 @@ The clock is the monotonic one of the system, which both processes share.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import sys
@@ -63,8 +64,13 @@ class Talk:
         loop = asyncio.get_running_loop()
         await loop.connect_read_pipe(lambda: _Protocol(self._lines), sys.stdin)
 
-    async def sync(self, name: str) -> None:
-        """Wait until both sides are here."""
+    async def sync(self, name: str, *, tidy: bool = False) -> None:
+        """Wait until both sides are here.
+
+        `tidy`: collect garbage first, so that what is measured next pays for none but its own.
+        """
+        if tidy:
+            gc.collect()
         say({"sync": name})
         line = json.loads(await self._lines.readline())
         if line != {"sync": name}:
