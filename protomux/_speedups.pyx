@@ -672,6 +672,7 @@ cdef class FrameWriter:
     cdef public object _fail
     cdef public object _limits
     cdef public object _loop
+    cdef public object _tick_end
     cdef public FrameBuilder _builder
     cdef public object _longest
     cdef public double _unsent_size
@@ -704,9 +705,10 @@ cdef class FrameWriter:
     cpdef _flush_soon(self):
         if not self._flush_is_due:
             self._flush_is_due = True
-            self._loop.call_soon(self._flush)
+            self._tick_end.add(self, self._loop)
 
-    def _flush(self):
+    def flush(self):
+        """Write what is there, unless it is held back by a cork."""
         self._flush_is_due = False
         if self._corks:
             return

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
+from weakref import WeakKeyDictionary
 
 from protomux.errors import LimitExceeded
 from protomux.frames import FrameBuilder
@@ -18,6 +20,40 @@ __all__ = ["FRAME_OVERHEAD", "FrameWriter"]
 
 FRAME_OVERHEAD = 64
 """More than a frame adds to the longest message: its integers have 9 bytes at most each."""
+
+
+_tick_ends: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, TickEnd]] = WeakKeyDictionary()
+
+
+class TickEnd:
+    """The end of a loop's tick: what is to be flushed then, by one call of the loop for all."""
+
+    __slots__ = ("__weakref__", "_waiting")
+
+    def __init__(self) -> None:
+        self._waiting: list[FrameWriter] = []
+
+    @classmethod
+    def of(cls, loop: asyncio.AbstractEventLoop) -> TickEnd:
+        """Return the one of `loop`."""
+        found = _tick_ends.get(loop)
+        return _tick_ends.setdefault(loop, cls()) if found is None else found
+
+    def add(self, writer: FrameWriter, loop: asyncio.AbstractEventLoop) -> None:
+        """Flush `writer` then. The same loop each time."""
+        if not self._waiting:
+            loop.call_soon(self._flush, loop)
+        self._waiting.append(writer)
+
+    def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
+        waiting, self._waiting = self._waiting, []
+        waiting.reverse()
+        try:
+            while waiting:
+                waiting.pop().flush()
+        finally:  # one was interrupted: the others lose nothing by it
+            for writer in reversed(waiting):
+                self.add(writer, loop)
 
 
 @twin
@@ -44,6 +80,7 @@ class FrameWriter:
         "_loop",
         "_on_drain",
         "_stream",
+        "_tick_end",
         "_unsent",
         "_unsent_size",
         "drained",
@@ -62,6 +99,7 @@ class FrameWriter:
         self._fail = fail
         self._limits = limits
         self._loop = loop
+        self._tick_end = TickEnd.of(loop)
         self._builder = FrameBuilder(limits.batch_size, limits.batch_messages, limits.frame_size)
         self._longest = limits.frame_size - FRAME_OVERHEAD
         self._unsent_size = limits.unsent_size
@@ -128,9 +166,10 @@ class FrameWriter:
     def _flush_soon(self) -> None:
         if not self._flush_is_due:
             self._flush_is_due = True
-            self._loop.call_soon(self._flush)
+            self._tick_end.add(self, self._loop)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what is there, unless it is held back by a cork."""
         self._flush_is_due = False
         if self._corks:
             return

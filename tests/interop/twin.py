@@ -279,9 +279,9 @@ class Peer:
         # In a frame of its own: an original that gets it in a batch holds back all that it has to
         # send until its pair callback ends, and that ends only when Node comes to the fence, which
         # may depend on what is held back.
-        mux._writer._flush()
+        mux._writer.flush()
         channel.open()
-        mux._writer._flush()
+        mux._writer.flush()
         mux.gates[number].set()
         assert await channel.wait_opened(), "the fence did not open"
 
