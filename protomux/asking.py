@@ -122,7 +122,7 @@ class PairCallbacks:
         Returns its questions that have no answer yet.
         """
         found = self._callbacks.get(key)
-        if found is None or (callback is not None and found is not callback):
+        if found is None or (callback is not None and found != callback):
             return []
         del self._callbacks[key]
         return [each for each in self._questions if each.callback is found]

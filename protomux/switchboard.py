@@ -195,9 +195,7 @@ class Switchboard:
         self._remotes: dict[int, RemoteChannel[OwnLink]] = {}  # until our side is open
         self._routes: dict[int, OwnLink] = {}  # from then on
         self._remote_highest = 0
-        self._waiting: Deadlines[RemoteChannel[OwnLink]] = Deadlines(
-            loop, limits.waiting_time, self._give_up
-        )
+        self._waiting: Deadlines[RemoteChannel[OwnLink]] | None = None  # seldom does one wait
         self._waiting_size = 0
 
     def __len__(self) -> int:
@@ -258,7 +256,8 @@ class Switchboard:
         self.pair_callbacks.clear()
         self.places.clear()
         self._free.clear()
-        self._waiting.clear()
+        if self._waiting is not None:
+            self._waiting.clear()
         self._highest = self._waiting_size = self.held.size = 0
         for link in links:
             link.remote = None
@@ -447,6 +446,8 @@ class Switchboard:
     ) -> None:
         """An open that nobody here has sent one for: it waits, or is rejected."""
         callback = self.pair_callbacks.find(remote.protocol, id)
+        if self._waiting is None:
+            self._waiting = Deadlines(self.loop, self.limits.waiting_time, self._give_up)
         if (
             (place is None and callback is None)  # nobody will ever want it
             or len(self._remotes) + len(self._routes) >= self.limits.channels
@@ -475,7 +476,7 @@ class Switchboard:
     def stop_asking(self, questions: Iterable[Inquiry]) -> None:
         """Reject what `questions` were asked about: whoever was to answer is not asked any more."""
         stopped = set(questions)
-        for remote in list(self._waiting):
+        for remote in list(self._waiting or ()):
             if remote.question in stopped:
                 self._give_up(remote)
 
@@ -549,6 +550,7 @@ class Switchboard:
             self.held.release(size)
 
     def _waited(self, remote: RemoteChannel[OwnLink]) -> None:
+        assert self._waiting is not None
         self._waiting.discard(remote)
         self._waiting_size -= remote.size
 

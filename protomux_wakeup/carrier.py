@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from protomux import LimitExceeded, Protomux
 from protomux_wakeup.limits import Limits
 from protomux_wakeup.metrics import Stats
 from protomux_wakeup.throttle import TokenBucket
 
-__all__ = ["Carrier"]
-
+__all__ = ["Carrier", "CarrierHost"]
 
 _WRONG_PROOF: Final = 64
 """Opens that a wrong proof counts for: an honest peer has none, a hostile one makes us hash."""
+
+
+class CarrierHost(Protocol):
+    """What a carrier needs of its `Wakeup`."""
+
+    def topic_asked(self, carrier: Carrier, id: bytes | None) -> object:
+        """The peer opens a topic that is not open here; an awaitable answers later."""
+        ...
+
+    def carrier_lost(self, carrier: Carrier) -> None:
+        """The stream is gone."""
+        ...
 
 
 class Carrier:
@@ -24,19 +34,18 @@ class Carrier:
         mux: the mux of the stream.
         limits: the bounds of the `Wakeup`.
         stats: where it counts.
-        on_pair: what the mux was told to call for wakeup channels; None unless `is_shared`.
-        on_close: what the mux was told to call at its end.
+        is_shared: all active topics are opened on it, not only single ones.
     """
 
     __slots__ = (
         "_announces",
         "_entries",
+        "_host",
         "_lookups",
         "_topics",
+        "is_shared",
         "limits",
         "mux",
-        "on_close",
-        "on_pair",
         "stats",
     )
 
@@ -45,23 +54,30 @@ class Carrier:
         mux: Protomux,
         limits: Limits,
         stats: Stats,
-        on_close: Callable[[Exception | None], object],
+        host: CarrierHost,
     ) -> None:
         self.mux = mux
         self.limits = limits
         self.stats = stats
-        self.on_pair: Callable[[bytes | None], object] | None = None
-        self.on_close = on_close
+        self.is_shared = False
+        self._host = host
         now = mux.loop.time()
         self._announces = TokenBucket(limits.announces, now)
         self._entries = TokenBucket(limits.entries, now)
         self._lookups = TokenBucket(limits.lookups, now)
         self._topics = TokenBucket(limits.asked_topics, now)
 
-    @property
-    def is_shared(self) -> bool:
-        """All active topics are opened on it, not only single ones."""
-        return self.on_pair is not None
+    # For the mux, which is told of both.
+
+    def on_pair(self, id: bytes | None) -> object:
+        """The peer opens what nobody here waits for."""
+        return self._host.topic_asked(self, id)
+
+    def on_close(self, _error: Exception | None) -> None:
+        """The stream is gone."""
+        self._host.carrier_lost(self)
+
+    # For the topics.
 
     def announced(self, entries: int) -> None:
         """The peer announced so many entries."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping
-from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast, runtime_checkable
 
@@ -200,7 +199,7 @@ class Wakeup:
         for topic in list(self._topics.values()):
             topic.destroy()
         for carrier in self._carriers.values():
-            if carrier.on_pair is not None:
+            if carrier.is_shared:
                 carrier.mux.unpair(messages.PROTOCOL, callback=carrier.on_pair)
             carrier.mux.remove_close_callback(carrier.on_close)
         self._carriers.clear()
@@ -221,8 +220,7 @@ class Wakeup:
         """Call `then` with the carrier of `mux`, made if there is none."""
         carrier = self._carriers.get(mux)
         if carrier is None:
-            lost = partial(self._lost, mux)
-            carrier = Carrier(mux, self._limits, self.stats, on_close=lost)
+            carrier = Carrier(mux, self._limits, self.stats, self)
             if len(self._carriers) >= self._limits.streams:
                 carrier.overflow("streams", self._limits.streams)
                 return
@@ -233,27 +231,11 @@ class Wakeup:
     def _share(self, carrier: Carrier) -> None:
         if carrier.is_shared:
             return
-        carrier.on_pair = partial(self._on_pair, carrier)
+        carrier.is_shared = True
         carrier.mux.pair(messages.PROTOCOL, callback=carrier.on_pair)
         for topic in list(self._topics.values()):
             if topic.is_active:
                 topic.connect(carrier)
-
-    def _lost(self, mux: Protomux, _error: Exception | None) -> None:
-        """The stream of `mux` is gone."""
-        self._carriers.pop(mux, None)
-
-    def _on_pair(self, carrier: Carrier, id: bytes | None) -> object:
-        """A peer opens a topic that is not open here."""
-        if id is None or len(id) != KEY_SIZE or not carrier.may_open():
-            return None
-        if self._answer(id, carrier) or self._on_wakeup is None:
-            return None
-        result = self._on_wakeup(id, carrier.mux)
-        if is_pending(result):
-            return _Waking(result, lambda: self._answer(id, carrier))
-        self._answer(id, carrier)
-        return None
 
     def _answer(self, id: bytes, carrier: Carrier) -> bool:
         topic = self._topics.get(id)
@@ -266,6 +248,24 @@ class Wakeup:
         """`peer` has not proved the capability, and others wait."""
         _log.debug("%r did not prove the capability of %r in time", peer, peer.topic)
         peer.channel.close()
+
+    # For the carriers.
+
+    def carrier_lost(self, carrier: Carrier) -> None:
+        """The stream of `carrier` is gone."""
+        self._carriers.pop(carrier.mux, None)
+
+    def topic_asked(self, carrier: Carrier, id: bytes | None) -> object:
+        """A peer opens a topic that is not open here."""
+        if id is None or len(id) != KEY_SIZE or not carrier.may_open():
+            return None
+        if self._answer(id, carrier) or self._on_wakeup is None:
+            return None
+        result = self._on_wakeup(id, carrier.mux)
+        if is_pending(result):
+            return _Waking(result, lambda: self._answer(id, carrier))
+        self._answer(id, carrier)
+        return None
 
     # For the topics.
 
