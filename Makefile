@@ -7,10 +7,9 @@ RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
 # The package is built anew when one of these has changed.
 BUILT_FROM := pyproject.toml setup.py protomux/_speedups.pyx
-# Tests of the codecs, and of all that stands directly on them.
-CODEC_TESTS := tests/protomux tests/protomux_wakeup tests/test_golden.py fuzz/test_encoding.py \
-	fuzz/test_mux_machine.py --ignore=tests/protomux/dissect --ignore=tests/protomux/streams \
-	--ignore=tests/protomux_wakeup/cli
+# Tests of what has a compiled twin, and of all that stands directly on it.
+TWIN_TESTS := tests/protomux tests/protomux_wakeup tests/test_golden.py fuzz/test_encoding.py \
+	fuzz/test_mux_machine.py --ignore=tests/protomux/dissect --ignore=tests/protomux_wakeup/cli
 NODE_MODULES := tests/interop/node_modules/.package-lock.json
 
 .PHONY: demo test lint interop-peers vectors corpus fuzz fuzz-long bench bench-open bench-growth \
@@ -22,9 +21,9 @@ demo: $(RUNTIME)
 test: lint interop-peers
 	$(BIN)/pytest --cov --cov-branch --cov-report=
 	@if [ "$$($(BIN)/python -c 'from protomux import speedups as s; print(s.implementation)')" = cython ]; \
-	then echo "once more, with the codecs in Python"; \
-		PROTOMUX_PURE=1 $(BIN)/pytest -q --cov --cov-branch --cov-append --cov-report= $(CODEC_TESTS); \
-	else echo "the codecs were in Python: no C compiler, or PROTOMUX_PURE is set"; fi
+	then echo "once more, with the Python twins"; \
+		PROTOMUX_PURE=1 $(BIN)/pytest -q --cov --cov-branch --cov-append --cov-report= $(TWIN_TESTS); \
+	else echo "the Python twins were in use: no C compiler, or PROTOMUX_PURE is set"; fi
 	$(BIN)/coverage report --fail-under=97
 
 lint: $(DEV)
@@ -56,7 +55,7 @@ corpus: $(NODE_MODULES)
 	node fuzz/record.mjs
 
 # Minutes: every harness for 20 seconds, then the state machines as in the tests. Atheris sees the
-# way that an input takes through Python only, so the harnesses run with the codecs in Python.
+# way that an input takes through Python only, so the harnesses run with the Python twins.
 fuzz: $(DEV)
 	PROTOMUX_PURE=1 $(BIN)/python -m fuzz run
 	$(BIN)/pytest -q fuzz

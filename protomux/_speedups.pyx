@@ -2,7 +2,7 @@
 # cython: initializedcheck=False, auto_pickle=False
 """The compiled twins of hot code, chosen by `protomux.speedups`. Knows bytes, no protocol.
 
-Codecs, and the bucket that counts what they bring.
+Codecs and the cipher, the way of a frame in and out, and the bucket that counts what comes.
 
 Each has the name of the Python function or class that is its reference, and does what that does
 with the types that are usual: `bytes` and `int` themselves, no subclass. Whatever else it is

@@ -29,7 +29,7 @@ def _load() -> ModuleType | None:
 _compiled: Final = _load()
 
 implementation: Final[Literal["cython", "python"]] = "python" if _compiled is None else "cython"
-"""What the codecs in use are written in."""
+"""What the hot paths in use are written in."""
 
 
 def twin(reference: T) -> T:

@@ -1402,6 +1402,27 @@ async def test_ids_may_be_anything_bytes_like() -> None:
     assert not b._board.pair_callbacks.find("foo", b"id")
 
 
+async def test_a_bound_method_is_known_again() -> None:
+    class Asked:
+        def __init__(self) -> None:
+            self.ids: list[bytes | None] = []
+
+        def on_pair(self, id: bytes | None) -> None:
+            self.ids.append(id)
+
+    a, b = mux_pair()
+    one, other = Asked(), Asked()
+    b.pair("foo", callback=one.on_pair)
+    b.unpair("foo", callback=other.on_pair)
+    create(a, "foo").open()
+    await ticks()
+    assert one.ids == [None]
+    b.unpair("foo", callback=one.on_pair)
+    create(a, "foo", b"other").open()
+    await ticks()
+    assert one.ids == [None]
+
+
 # What a peer may not do
 
 
