@@ -255,7 +255,7 @@ class TwoMuxes(RuleBasedStateMachine):
                 board._routes,
             ):
                 assert not table
-            assert board.held.size == len(board._waiting) == board._waiting_size == 0
+            assert board.held.size == len(board._waiting or ()) == board._waiting_size == 0
             assert mux._writer._builder.size == 0
             assert sorted(board._free) == list(range(1, board._highest + 1))
             assert self.is_destroyed or not board.held._is_paused

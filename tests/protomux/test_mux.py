@@ -937,7 +937,7 @@ async def test_opens_that_wait_do_not_stop_reading() -> None:
     await until(lambda: not stream_of(a)._is_paused)
     assert peer.bodies() == [(0, b"\x02" + uint.encode(1001))]
     release.set()
-    await until(lambda: not len(a._board._waiting))
+    await until(lambda: not a._board._waiting)
     await ticks()
     assert len(peer.bodies()) == 1000
     assert a._board._waiting_size == 0
