@@ -18,10 +18,11 @@ from protomux.encoding import BytesLike, Encoding, string
 from protomux.errors import EncodingError
 from protomux.intake import Intake
 from protomux.limits import Limits
+from protomux.link import OwnLink
 from protomux.outbox import FrameWriter
 from protomux.pairing import Key
 from protomux.streams.base import FramedStream
-from protomux.switchboard import OwnLink, Switchboard
+from protomux.switchboard import Switchboard
 
 __all__ = ["Protomux"]
 

@@ -20,115 +20,19 @@ from protomux.asking import PairCallbacks
 from protomux.channel import Channel
 from protomux.deadlines import Deadlines
 from protomux.encoding import uint
-from protomux.errors import LimitExceeded, ProtocolError, StreamClosed
+from protomux.errors import LimitExceeded, ProtocolError
 from protomux.frames import CONTROL, Control, close_body, decode_open, open_body, reject_body
 from protomux.held import HELD_OVERHEAD, HeldBytes
 from protomux.intake import Intake
 from protomux.limits import Limits
+from protomux.link import Announced, OwnLink
 from protomux.outbox import FrameWriter
 from protomux.pairing import Inquiry, PairingTable, RemoteChannel, Rendezvous
 
-__all__ = ["OwnLink", "Switchboard"]
+__all__ = ["Switchboard"]
 
 # To ask an enum for its member takes Python 3.11 as long as a call.
 _BATCH, _OPEN, _REJECT, _CLOSE = Control
-
-
-class _Announced:
-    """An open of ours under the first of several names, and what was sent after it."""
-
-    __slots__ = ("answered_as", "bodies", "handshake", "protocol", "size")
-
-    def __init__(self, protocol: str, handshake: bytes) -> None:
-        self.protocol = protocol
-        self.answered_as: str | None = None  # the name under which the peer opened its side
-        self.handshake = handshake
-        self.bodies: list[bytes] = []
-        self.size = 0
-
-    def keep(self, body: bytes, limits: Limits) -> bool:
-        """Keep `body` to send it again; False if that is more than the peer would hold."""
-        self.bodies.append(body)
-        self.size += len(body) + HELD_OVERHEAD
-        return self.size <= limits.held_size
-
-
-class OwnLink:
-    """The `Link` of one channel: its number, its place, and whom it is paired with."""
-
-    __slots__ = (
-        "announced",
-        "board",
-        "channel",
-        "has_reservation",
-        "number",
-        "place",
-        "remote",
-        "remote_number",
-        "writer",
-    )
-
-    def __init__(self, board: Switchboard) -> None:
-        self.board = board
-        self.writer = board.writer
-        self.channel: Channel
-        self.place: Rendezvous[OwnLink]  # once it is opened, or has a reservation there
-        self.number = 0
-        self.remote: RemoteChannel[OwnLink] | None = None
-        """The peer's side from the pairing until we are open: what it sends is held there."""
-        self.remote_number = 0
-        """The peer's number from then on."""
-        self.has_reservation = False
-        self.announced: _Announced | None = None
-        """Our open, while the peer may not know the name that it carries."""
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """Where async hooks run."""
-        return self.board.loop
-
-    def check_open(self, handshake: bytes) -> None:
-        """Raise StreamClosed or LimitExceeded where `open` cannot be done."""
-        if self.board.is_lost:
-            raise StreamClosed("expected a stream to open a channel on, it is gone")
-        channel = self.channel
-        names = 4 * len(channel.protocol) + len(channel.id or b"")
-        self.writer.check_size(len(handshake) + names)
-
-    def open(self, handshake: bytes) -> None:
-        """Give the channel a number and send its open."""
-        self.board.open_own(self, handshake)
-
-    def send(self, body: bytes) -> bool:
-        """Send a message's type and payload."""
-        is_drained = self.writer.send(self.number, body)
-        if self.announced is not None and not self.announced.keep(body, self.board.limits):
-            self.announced = None
-        return is_drained
-
-    def close(self) -> None:
-        """Send the close, and forget the channel."""
-        self.board.close_own(self)
-
-    def cork(self) -> None:
-        """Hold back what the mux sends."""
-        self.writer.cork()
-
-    def uncork(self) -> None:
-        """Undo one `cork`."""
-        self.writer.uncork()
-
-    def hook_started(self) -> None:
-        """An async hook runs."""
-        self.board.count_hooks(1)
-
-    def hook_ended(self) -> None:
-        """An async hook has ended."""
-        self.board.count_hooks(-1)
-
-    def fail(self, error: Exception) -> None:
-        """Destroy the stream with `error`."""
-        self.board.fail(error)
 
 
 class Switchboard:
@@ -282,7 +186,7 @@ class Switchboard:
             place.expect_answer(number, link)
             self._unanswered[number] = place
             if channel.aliases:
-                link.announced = _Announced(channel.protocol, handshake)
+                link.announced = Announced(channel.protocol, handshake)
             self._send_open(link, channel.protocol, handshake)
             return
         # Answer under the name that the peer used: it may not know our other one.

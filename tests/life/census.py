@@ -16,9 +16,9 @@ from itertools import count
 from typing import Any, ParamSpec
 
 from protomux import Channel, Protomux
+from protomux.link import OwnLink
 from protomux.pairing import RemoteChannel, Rendezvous
 from protomux.streams import MemoryStream, SecretStream, Server
-from protomux.switchboard import OwnLink
 from protomux_wakeup import Peer, Session, Topic, Wakeup
 from protomux_wakeup.carrier import Carrier
 from protomux_wakeup.events import EventStream
