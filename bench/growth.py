@@ -13,8 +13,10 @@ Both sides are in this process, so an item is counted with its cost on both. The
 within each round, and the small ones are repeated and added up, so that what happens now and then
 (a resize, a collection) counts with all of them. What stands for growth is the exponent: the slope
 of the line through log cost over log size, by least squares, the median of the rounds. 1 is a cost
-that grows with the size and no faster. The bar is for the time on the clock; the exponent of the
-CPU's time stands beside it, and tells whether other work on the machine was in the way.
+that grows with the size and no faster. The bar is for the time on the clock. Beside it stand the
+exponents of the CPU's time, which tells whether other work on the machine was in the way, and of
+that without the passes of Python's cycle collector. That looks at all objects again whenever there
+are a quarter more, but hardly ever among few, so a large size pays for what a small one does not.
 
 Memory is the peak of what Python allocated during the work, from one more run of each size, which
 is traced; what libraries in C allocate by themselves is not in it.
@@ -88,13 +90,17 @@ class Meter:
     Attributes:
         seconds: on the clock.
         cpu: seconds of this process's CPU.
+        own: those of them that were not the cycle collector's.
         peak: bytes that were allocated at most; 0 where nothing is traced.
     """
 
     def __init__(self) -> None:
         self.seconds = 0.0
         self.cpu = 0.0
+        self.own = 0.0
         self.peak = 0
+        self._collecting = 0.0
+        self._collection_began = 0.0
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -103,12 +109,23 @@ class Meter:
         if tracemalloc.is_tracing():
             tracemalloc.reset_peak()
         before = tracemalloc.get_traced_memory()[0]
+        self._collecting = 0.0
+        gc.callbacks.append(self._collected)
         cpu_before = process_time()
         began = perf_counter()
         yield
         self.seconds += perf_counter() - began
-        self.cpu += process_time() - cpu_before
+        cpu = process_time() - cpu_before
+        gc.callbacks.remove(self._collected)
+        self.cpu += cpu
+        self.own += cpu - self._collecting
         self.peak = max(self.peak, tracemalloc.get_traced_memory()[1] - before)
+
+    def _collected(self, phase: str, _info: Mapping[str, int]) -> None:
+        if phase == "start":
+            self._collection_began = process_time()
+        else:
+            self._collecting += process_time() - self._collection_began
 
 
 class Node:
@@ -308,6 +325,7 @@ async def measure(name: str, kind: Kind, scale: float, rounds: int) -> dict[str,
     await grown(kind, sizes[1], 1)  # what only the first use costs
     seconds: dict[int, list[float]] = {size: [] for size in sizes}
     cpu: dict[int, list[float]] = {size: [] for size in sizes}
+    own: dict[int, list[float]] = {size: [] for size in sizes}
     for number in range(rounds):
         turn = number % len(sizes)
         for size in sizes[turn:] + sizes[:turn]:
@@ -315,6 +333,7 @@ async def measure(name: str, kind: Kind, scale: float, rounds: int) -> dict[str,
             meter = await grown(kind, size, repeats)
             seconds[size].append(meter.seconds / repeats / size)
             cpu[size].append(meter.cpu / repeats / size)
+            own[size].append(meter.own / repeats / size)
             tell(f"round {number + 1} of {rounds}: {size:,} {name}", seconds[size][-1])
     tracemalloc.start()
     try:
@@ -323,14 +342,20 @@ async def measure(name: str, kind: Kind, scale: float, rounds: int) -> dict[str,
         tracemalloc.stop()
     exponents = {
         what: [exponent({size: found[size][number] for size in sizes}) for number in range(rounds)]
-        for what, found in (("time", seconds), ("cpu", cpu))
+        for what, found in (("time", seconds), ("cpu", cpu), ("own", own))
     }
     memory = exponent(peaks)
     return {
         "name": name,
         "item": kind.item,
         "sizes": [
-            {"size": size, "seconds": seconds[size], "cpu": cpu[size], "bytes": peaks[size]}
+            {
+                "size": size,
+                "seconds": seconds[size],
+                "cpu": cpu[size],
+                "own": own[size],
+                "bytes": peaks[size],
+            }
             for size in sizes
         ],
         "exponent": {

@@ -213,7 +213,7 @@ def growth_text(document: dict[str, Any]) -> str:
         exponents = kind["exponent"]
         for size in kind["sizes"]:
             first = size is kind["sizes"][0]
-            time, cpu = exponents["time"], exponents["cpu"]
+            time, cpu, own = (exponents[what] for what in ("time", "cpu", "own"))
             rows.append(
                 [
                     kind["name"] if first else "",
@@ -222,11 +222,15 @@ def growth_text(document: dict[str, Any]) -> str:
                     figure(size["bytes"], "bytes"),
                     "{median:.3f} ({min:.3f} to {max:.3f})".format(**time) if first else "",
                     f"{cpu['median']:.3f}" if first else "",
+                    f"{own['median']:.3f}" if first else "",
                     f"{exponents['memory']:.3f}" if first else "",
                     ("met" if kind["met"] else "missed") if first else "",
                 ]
             )
-    headings = ("", "items", "time each", "peak each", "exponent: time", "CPU", "memory", "")
+    headings = (
+        *("", "items", "time each", "peak each"),
+        *("exponent: time", "CPU", "less collector", "memory", ""),
+    )
     return "\n\n".join(
         (
             _table(headings, rows),

@@ -26,8 +26,9 @@ async def test_everything_grows_at_three_sizes(tmp_path: Path) -> None:
     for kind in document["kinds"]:
         assert [size["size"] for size in kind["sizes"]] == KINDS[kind["name"]].sizes(0.05)
         for size in kind["sizes"]:
-            assert len(size["seconds"]) == len(size["cpu"]) == 2
+            assert len(size["seconds"]) == len(size["cpu"]) == len(size["own"]) == 2
             assert all(seconds > 0 for seconds in size["seconds"])
+            assert all(0 < own <= cpu for own, cpu in zip(size["own"], size["cpu"], strict=True))
             assert size["bytes"] > 0
         time = kind["exponent"]["time"]
         assert time["min"] <= time["median"] <= time["max"]
