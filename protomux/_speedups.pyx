@@ -1,5 +1,5 @@
 # cython: language_level=3, binding=False, boundscheck=False, wraparound=False
-# cython: initializedcheck=False, auto_pickle=False
+# cython: initializedcheck=False, auto_pickle=False, nonecheck=True
 """The compiled twins of hot code, chosen by `protomux.speedups`. Knows bytes, no protocol.
 
 Codecs and the cipher, the way of a frame in and out, and the bucket that counts what comes.
@@ -186,7 +186,8 @@ def twin(reference, /):
         return compiled
     rest = {name: value for name, value in vars(reference).items()
             if not (name in vars(compiled) or name in reference.__slots__)}
-    return type(name, (compiled,), {**rest, "__slots__": (), "__module__": reference.__module__})
+    kept = {"__slots__": (), "__module__": reference.__module__, "__doc__": reference.__doc__}
+    return type(name, (compiled,), {**rest, **kept})
 
 
 cdef inline bint is_usual(object data, object start, object end, Py_ssize_t *begin,
@@ -892,14 +893,14 @@ cdef class Incoming:
         self.position = start + size
         self.waiting -= LENGTH + size
         data = self.data
+        if self.waiting == 0:  # nothing of what was taken is held
+            self.data = b""
         self.find_size()
         return read(data, start, start + size)
 
     cpdef keep(self):
         """Copy what waits, since the memory of what was fed is used for something else now."""
-        if self.waiting == 0:
-            self.data = b""
-        elif isinstance(self.data, bytearray):
+        if isinstance(self.data, bytearray):
             del self.data[:self.position]
         else:
             with memoryview(self.data) as view:
@@ -937,6 +938,7 @@ cdef class Encryptor:
     cdef Py_ssize_t crossover
 
     def __init__(self, key, is_initiator, handshake_hash):
+        self.crossover = 0
         _references["Encryptor"].__init__(self, key, is_initiator, handshake_hash)
         cdef size_t state, push, crossover
         self.owner = self._state
@@ -973,6 +975,8 @@ cdef class Decryptor:
     cdef bint is_started
 
     def __init__(self, key, is_initiator, handshake_hash):
+        self.is_started = False
+        self.crossover = 0
         _references["Decryptor"].__init__(self, key, is_initiator, handshake_hash)
         cdef size_t state, pull, crossover
         self.owner = self._state
@@ -994,8 +998,10 @@ cdef class Decryptor:
                     <unsigned char *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), start, end)
             elif type(data) is memoryview or type(data) is bytearray:
                 if PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) == 0:
-                    plaintext = self.pull_from(<unsigned char *>view.buf, view.len, start, end)
-                    PyBuffer_Release(&view)
+                    try:
+                        plaintext = self.pull_from(<unsigned char *>view.buf, view.len, start, end)
+                    finally:
+                        PyBuffer_Release(&view)
                 else:
                     PyErr_Clear()
         if plaintext is None:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextvars import Context, copy_context
 from typing import Final
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from protomux.errors import LimitExceeded
 from protomux.frames import FrameBuilder
@@ -22,38 +23,47 @@ FRAME_OVERHEAD = 64
 """More than a frame adds to the longest message: its integers have 9 bytes at most each."""
 
 
-_tick_ends: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, TickEnd]] = WeakKeyDictionary()
-
-
 class TickEnd:
     """The end of a loop's tick: what is to be flushed then, by one call of the loop for all."""
 
     __slots__ = ("__weakref__", "_waiting")
 
     def __init__(self) -> None:
-        self._waiting: list[FrameWriter] = []
+        self._waiting: list[tuple[FrameWriter, Context]] = []
 
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop) -> TickEnd:
-        """Return the one of `loop`."""
-        found = _tick_ends.get(loop)
-        return _tick_ends.setdefault(loop, cls()) if found is None else found
+        """Return the one of `loop`, which lasts as long as somebody has it."""
+        known = _tick_ends.get(loop)
+        found = None if known is None else known()
+        if found is None:
+            found = cls()
+            _tick_ends[loop] = ref(found)
+        return found
 
     def add(self, writer: FrameWriter, loop: asyncio.AbstractEventLoop) -> None:
-        """Flush `writer` then. The same loop each time."""
-        if not self._waiting:
+        """Flush `writer` then, in the context of this call. The same loop each time."""
+        self._waiting.append((writer, copy_context()))
+        if len(self._waiting) == 1:
             loop.call_soon(self._flush, loop)
-        self._waiting.append(writer)
 
     def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
         waiting, self._waiting = self._waiting, []
-        waiting.reverse()
-        try:
-            while waiting:
-                waiting.pop().flush()
-        finally:  # one was interrupted: the others lose nothing by it
-            for writer in reversed(waiting):
-                self.add(writer, loop)
+        interrupted: BaseException | None = None
+        for writer, context in waiting:
+            try:
+                context.run(writer.flush)
+            except Exception as error:
+                message = "what was sent during a tick could not be written"
+                loop.call_exception_handler({"message": message, "exception": error})
+            except BaseException as error:  # the others lose nothing by it
+                interrupted = error
+        if interrupted is not None:
+            raise interrupted
+
+
+# Weak both ways: a writer that waits leads to the loop.
+_tick_ends: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, ref[TickEnd]]] = WeakKeyDictionary()
 
 
 @twin

@@ -366,12 +366,13 @@ class Topic:
             return
         self._is_telling = True
         try:
+            # By the type: a session may have attributes of the application's own.
             for session in sessions:
-                getattr(session, event)(what, peer)
+                getattr(type(session), event)(session, what, peer)
             while self._news:
                 sessions, event, what, peer = self._news.popleft()
                 for session in sessions:
-                    getattr(session, event)(what, peer)
+                    getattr(type(session), event)(session, what, peer)
             self._news = None
         finally:
             self._is_telling = False

@@ -25,7 +25,8 @@ class Incoming:
     """Bytes as they come, of which whole messages are taken in order.
 
     They are not copied while they last: what `feed` was given is looked at in place until `keep`
-    says that it goes. Whole messages, which is what mostly comes, are never copied here.
+    says that it goes, or the last of it is taken. Whole messages, which is what mostly comes, are
+    never copied here.
 
     Attributes:
         received: bytes that came in all.
@@ -66,14 +67,14 @@ class Incoming:
         self._position = start + size
         self.waiting -= LENGTH_SIZE + size
         data = self._data
+        if self.waiting == 0:  # nothing of what was taken is held
+            self._data = b""
         self._find_size()
         return read(data, start, start + size)
 
     def keep(self) -> None:
         """Copy what waits, since the memory of what was fed is used for something else now."""
-        if self.waiting == 0:
-            self._data = b""
-        elif isinstance(self._data, bytearray):
+        if isinstance(self._data, bytearray):
             del self._data[: self._position]
         else:
             with memoryview(self._data) as view:

@@ -314,15 +314,8 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
         """Bytes came from the transport; they are its own again when this returns."""
         if self._silence_in is not None:
             self._silence_in.touch()
-        incoming = self._incoming
-        incoming.feed(data)
-        try:
-            self._pump()
-        except BaseException:  # KeyboardInterrupt in a hook: nobody knows what was taken
-            self.abort(StreamClosed("the application was interrupted while it took a frame"))
-            raise
-        if incoming.waiting:
-            incoming.keep()
+        self._incoming.feed(data)
+        self._pump()
 
     def eof_received(self) -> bool:
         """The peer has ended its half; the transport stays open for ours."""
@@ -398,6 +391,11 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
                         self.abort(error)
         except ProtomuxError as error:
             self.abort(error)
+        except BaseException:  # KeyboardInterrupt in a hook: nobody knows what was taken
+            self.abort(StreamClosed("the application was interrupted while it took a frame"))
+            raise
+        if incoming.waiting:
+            incoming.keep()
         # Some bytes are taken in even if nobody wants their frames yet: a stream that does not
         # read does not learn that its peer is gone.
         is_held = incoming.waiting > _HIGH_WATER and not self._can_take
@@ -528,7 +526,7 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
             return
         self._watch_close(None)
         if self._encryptor is None:
-            return  # the early frames go first: _open comes back here
+            return  # the early frames go first: _agree comes back here
         self._has_ended = True
         if transport.can_write_eof():
             with suppress(OSError):  # the peer has reset the connection; reading will tell
@@ -578,6 +576,7 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
                 timer.stop()
         if self._opening is not None:
             self._opening.cancel()
+            self._opening = None
         self._incoming.clear()
         self._early.clear()
         super()._lose(error)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from protomux import EncodingError, LimitExceeded, Protomux
+from protomux import EncodingError, LimitExceeded, Protomux, StreamClosed
 from protomux.encoding import fixed32, string
 from protomux.streams import FrameReceiver, SecretStream, memory_pair
 from protomux.streams.memory import MemoryStream
@@ -1091,3 +1091,23 @@ async def test_a_wakeup_hook_that_has_not_begun_ends_with_its_wakeup() -> None:
     await ticks()
     assert begun == []
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_session_takes_attributes_of_the_application() -> None:
+    one, two, a, b = pair()
+    log = Log()
+    session = two.session(CAPABILITY, **log.hooks())
+    for name in ("arrived", "turned", "left", "announced", "looked_up", "ended"):
+        setattr(session, name, "the application's own")
+    other = one.session(CAPABILITY)
+    await ticks()
+    other.lookup(other.peers[0])
+    other.inactive()
+    other.announce(other.peers[0], [(bytes(32), 1)])
+    await ticks()
+    a.abort()
+    await ticks()
+    assert log.names == [
+        *("peer_add", "peer_active", "lookup", "peer_inactive", "announce", "peer_remove")
+    ]
+    assert isinstance(b.error, StreamClosed)

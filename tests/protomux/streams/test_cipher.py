@@ -93,3 +93,22 @@ def test_a_message_that_is_too_short_is_refused() -> None:
     _, decryptor = pair()
     with pytest.raises(ProtocolError, match="expected a message of 17 bytes or more, got 16"):
         decryptor.decrypt(bytes(16))
+
+
+def test_a_decryptor_that_begins_again_has_not_begun() -> None:
+    encryptor, decryptor = pair()
+    message = encryptor.encrypt(b"first")
+    assert decryptor.decrypt(message) == b"first"
+    decryptor.__init__(KEY, True, HASH)  # type: ignore[misc]
+    with pytest.raises(ProtocolError, match="does not authenticate"):
+        decryptor.decrypt(message)
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_a_message_inside_other_bytes_is_read_in_place(kind: type[bytes]) -> None:
+    encryptor, decryptor = pair()
+    for size in (0, 100, 30_000):
+        data = b"before" + encryptor.encrypt(b"x" * size, b"head") + b"after"
+        assert data.startswith(b"beforehead")
+        found = decryptor.decrypt(kind(data), 10, len(data) - 5)
+        assert found == b"x" * size

@@ -819,6 +819,25 @@ async def test_an_interrupted_receiver_ends_the_stream() -> None:
     assert isinstance(b.error, StreamClosed)
 
 
+async def test_an_interrupted_receiver_ends_the_stream_also_when_it_had_paused() -> None:
+    a, b = await secret_pair()
+
+    class Interrupted(RawPeer):
+        def frame_received(self, frame: bytes) -> None:
+            raise KeyboardInterrupt
+
+    await opened(a, b)
+    Interrupted(b)
+    b.pause_reading()
+    a.write(b"frame")
+    await until(lambda: b._incoming.waiting)
+    b._is_paused = False
+    with pytest.raises(KeyboardInterrupt):
+        b._pump_now()
+    await closed(a, b)
+    assert isinstance(b.error, StreamClosed)
+
+
 async def test_a_stream_takes_attributes_of_the_application() -> None:
     a, b = await secret_pair()
     a.user_data = "mine"  # type: ignore[attr-defined]
