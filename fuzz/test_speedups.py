@@ -252,6 +252,24 @@ def test_too_long_an_announce_is_refused_alike() -> None:
 # ---------------------------------------------------------------- frames
 
 OPEN_BODY = twins("open_body")
+HEADS = st.builds(
+    lambda numbers, rest: b"".join(map(uint.encode, numbers)) + rest,
+    st.lists(st.integers(0, 3) | st.integers(0, MAX_UINT), max_size=3),
+    st.binary(max_size=9),
+)
+
+
+@examples(300)
+@given(
+    changed(HEADS) | HEADS,
+    st.sampled_from([bytes, bytes, bytes, bytearray, memoryview, Octets, list, len, bytes.hex]),
+)
+@example(b"", bytes)
+@example(b"\x00", bytes)
+@example(b"\x00\xff" + bytes(7), bytes)
+@example(b"\xff" + b"\xff" * 8 + b"\x00", bytes)
+def test_a_head_is_read_alike(frame: bytes, kind: Callable[[bytes], Any]) -> None:
+    agree(twins("frame_head"), kind(frame))
 
 
 @examples(300)
