@@ -172,6 +172,15 @@ def test_what_comes_is_cut_alike(parts: tuple[Any, Any], steps: list[Step]) -> N
     assert compiled == reference
 
 
+@pytest.mark.parametrize("before", [b"", b"\x05"])
+@pytest.mark.parametrize("odd", [None, 5, "abc", [1, 2, 3]])
+def test_what_is_no_memory_is_refused_alike(before: bytes, odd: Any) -> None:
+    compiled, reference = (kind() for kind in INCOMING)
+    for data in (before, odd, b"\x01\x00"):
+        agree((compiled.feed, reference.feed), data)
+        assert (compiled.size, compiled.waiting) == (reference.size, reference.waiting)
+
+
 # ---------------------------------------------------------------- the cipher
 
 ENCRYPTOR = twins("Encryptor")
@@ -349,6 +358,18 @@ def test_messages_are_read_alike(counter: int, steps: list[Any]) -> None:
             found = agree(decrypt, *placed(data, place))
             same_states(compiled, reference)
         assert found == ("returned", bytes, text_of(text))
+
+
+@pytest.mark.parametrize("size", [1, 41])
+@pytest.mark.parametrize("by", [1, 2])
+def test_a_view_of_wide_items_is_read_alike(size: int, by: int) -> None:
+    sender = ENCRYPTOR[1](*SECRETS)
+    compiled, reference = (kind(*SECRETS) for kind in DECRYPTOR)
+    agree((compiled.start, reference.start), sender.header)
+    data = sender.encrypt(bytes(size))
+    view = memoryview(data).cast("H")
+    agree((compiled.decrypt, reference.decrypt), view, 0, len(data) // by)
+    agree((compiled.decrypt, reference.decrypt), data, 0, len(data))
 
 
 # ---------------------------------------------------------------- what is sent
