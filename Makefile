@@ -64,7 +64,8 @@ fuzz: $(DEV)
 fuzz-long: $(DEV)
 	PROTOMUX_PURE=1 $(BIN)/python -m fuzz run encoding=7000000 frames=2000000 dissect=500000 \
 		mux=200000 wakeup=150000 noise=100000 secret=60000
-	FUZZ=long $(BIN)/pytest -q fuzz/test_stack_machine.py fuzz/test_speedups.py
+	FUZZ=long $(BIN)/pytest -q fuzz/test_stack_machine.py fuzz/test_speedups.py \
+		fuzz/test_stateful_speedups.py
 
 # Some 12 minutes: ours beside the originals. Writes bench/results.json, the README's table and the
 # plots.

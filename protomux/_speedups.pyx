@@ -877,7 +877,8 @@ cdef class Incoming:
             self.keep()
             self.data += data
         else:
-            self.data = data
+            # Not to be taken for our own, which `keep` changes.
+            self.data = memoryview(data) if isinstance(data, bytearray) else data
             self.position = 0
         self.received += more
         self.waiting += more
@@ -999,7 +1000,9 @@ cdef class Decryptor:
             elif type(data) is memoryview or type(data) is bytearray:
                 if PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) == 0:
                     try:
-                        plaintext = self.pull_from(<unsigned char *>view.buf, view.len, start, end)
+                        if view.itemsize == 1:
+                            plaintext = self.pull_from(
+                                <unsigned char *>view.buf, view.len, start, end)
                     finally:
                         PyBuffer_Release(&view)
                 else:

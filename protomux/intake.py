@@ -234,6 +234,8 @@ class Intake:
         if isinstance(error, ProtomuxError):
             # Its traceback holds the frame, as long as somebody keeps the error.
             error.__traceback__ = None
+        self._bodies = None  # nothing that is behind it counts
+        self._frame = b""
         self._fail(error)
 
     def _go_on(self, bodies: Iterator[tuple[int, int, int, int]]) -> None:

@@ -45,14 +45,17 @@ class Incoming:
 
     def feed(self, data: BytesLike) -> None:
         """So much more came."""
+        more = len(data)
         if self.waiting:
             self.keep()
             assert isinstance(self._data, bytearray)
             self._data += data
         else:
-            self._data, self._position = data, 0
-        self.received += len(data)
-        self.waiting += len(data)
+            # Not to be taken for our own, which `keep` changes.
+            self._data = memoryview(data) if isinstance(data, bytearray) else data
+            self._position = 0
+        self.received += more
+        self.waiting += more
         self._find_size()
 
     def take(self, read: Callable[[BytesLike, int, int], T]) -> T | None:
