@@ -15,6 +15,7 @@ nor allocated before what it is for was seen to be there.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE
+from cpython.contextvars cimport PyContext_CopyCurrent, PyContext_Enter, PyContext_Exit
 from cpython.ref cimport PyObject
 from cython cimport no_gc
 from libc.math cimport INFINITY
@@ -665,6 +666,39 @@ cdef class FrameBuilder:
         return 0
 
 
+cdef class TickEnd:
+    """What is to be flushed at the end of a loop's tick; the reference finds the one of a loop."""
+
+    cdef object __weakref__
+    cdef public list _waiting
+
+    def __init__(self):
+        self._waiting = []
+
+    cpdef add(self, writer, loop):
+        """Flush `writer` then, in the context of this call. The same loop each time."""
+        self._waiting.append((writer, PyContext_CopyCurrent()))
+        if len(self._waiting) == 1:
+            loop.call_soon(self._flush, loop)
+
+    def _flush(self, loop):
+        waiting, self._waiting = self._waiting, []
+        interrupted = None
+        for writer, context in waiting:
+            try:
+                PyContext_Enter(context)
+                try:
+                    writer.flush()
+                finally:
+                    PyContext_Exit(context)
+            except Exception as error:
+                self._report(error, loop)
+            except BaseException as error:  # the others lose nothing by it
+                interrupted = error
+        if interrupted is not None:
+            raise interrupted
+
+
 cdef class FrameWriter:
     """Writes what is sent during a loop tick at its end; the reference has what is seldom done."""
 
@@ -673,7 +707,7 @@ cdef class FrameWriter:
     cdef public object _fail
     cdef public object _limits
     cdef public object _loop
-    cdef public object _tick_end
+    cdef public TickEnd _tick_end
     cdef public FrameBuilder _builder
     cdef public object _longest
     cdef public double _unsent_size
@@ -1032,5 +1066,5 @@ cdef class Decryptor:
         return plaintext
 
 
-_halves = {FrameWriter, Intake}
+_halves = {FrameWriter, Intake, TickEnd}
 """Classes of which only the hot methods are here; `twin` puts the others of the reference in."""

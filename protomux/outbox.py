@@ -23,6 +23,7 @@ FRAME_OVERHEAD = 64
 """More than a frame adds to the longest message: its integers have 9 bytes at most each."""
 
 
+@twin
 class TickEnd:
     """The end of a loop's tick: what is to be flushed then, by one call of the loop for all."""
 
@@ -54,12 +55,15 @@ class TickEnd:
             try:
                 context.run(writer.flush)
             except Exception as error:
-                message = "what was sent during a tick could not be written"
-                loop.call_exception_handler({"message": message, "exception": error})
+                self._report(error, loop)
             except BaseException as error:  # the others lose nothing by it
                 interrupted = error
         if interrupted is not None:
             raise interrupted
+
+    def _report(self, error: Exception, loop: asyncio.AbstractEventLoop) -> None:
+        message = "what was sent during a tick could not be written"
+        loop.call_exception_handler({"message": message, "exception": error})
 
 
 # Weak both ways: a writer that waits leads to the loop.
