@@ -47,7 +47,7 @@ export async function client (talk) {
   const send = talk.isCorked ? announceCorked : announce
   await talk.sync('ready')
   await send(0, warm)
-  await talk.sync('warm', { tidy: true })
+  await talk.sync('warm')
   talk.begin()
   await send(warm, warm + count)
   await talk.sync('done')
@@ -93,7 +93,7 @@ export async function listener (talk) {
   await heard.wait()
   heard.isWarming = false
   heard.expect(count)
-  await talk.sync('warm', { tidy: true })
+  await talk.sync('warm')
   talk.begin()
   await heard.wait()
   await talk.sync('done')

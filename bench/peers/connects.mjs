@@ -36,7 +36,7 @@ export async function client (talk) {
 
   await talk.sync('ready')
   await connectAll(warm)
-  await talk.sync('warm', { tidy: true })
+  await talk.sync('warm')
   talk.begin()
   await connectAll(count)
   await talk.sync('done')
@@ -57,7 +57,7 @@ export async function listener (talk) {
   opened.expect(talk.size.warm)
   await talk.sync('ready')
   await opened.wait()
-  await talk.sync('warm', { tidy: true })
+  await talk.sync('warm')
   opened.expect(talk.size.count)
   talk.begin()
   await opened.wait()

@@ -47,7 +47,7 @@ export async function client (talk) {
   const news = Array.from({ length: warm + count }, (_, number) => newsOf(keys, number))
   await talk.sync('ready')
   await broadcast(news.slice(0, warm))
-  await talk.sync('warm', { tidy: true })
+  await talk.sync('warm')
   talk.begin()
   await broadcast(news.slice(warm))
   await talk.sync('done')
@@ -96,7 +96,7 @@ export async function listener (talk) {
   await heard.wait()
   heard.isWarming = false
   heard.expect(count * streams)
-  await talk.sync('warm', { tidy: true })
+  await talk.sync('warm')
   talk.begin()
   await heard.wait()
   await talk.sync('done')

@@ -1,11 +1,16 @@
 // Both sides hold the same: topics, their peers on one stream, or idle streams. See held.py.
 
 import { readFileSync } from 'node:fs'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 
 import { capability } from './content.mjs'
 import { Meeting } from './meeting.mjs'
 import { Wakeup } from './originals.mjs'
-import { Arrivals, gc } from './talk.mjs'
+import { Arrivals } from './talk.mjs'
+
+setFlagsFromString('--expose-gc')
+const gc = runInNewContext('gc')
 
 class Node extends Arrivals {
   constructor (secrets) {

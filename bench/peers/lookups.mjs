@@ -55,7 +55,7 @@ export async function client (talk) {
   asker.isWarming = false
   asker.times.length = 0
   asker.expect(count)
-  await talk.sync('warm', { tidy: true })
+  await talk.sync('warm')
   talk.begin()
   asker.ask(peer, session)
   await asker.wait()
@@ -94,7 +94,7 @@ export async function listener (talk) {
   await talk.sync('ready')
   await answerer.wait()
   answerer.expect(count)
-  await talk.sync('warm', { tidy: true })
+  await talk.sync('warm')
   talk.begin()
   await answerer.wait()
   await talk.sync('done')

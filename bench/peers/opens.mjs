@@ -39,7 +39,7 @@ class Side extends Arrivals {
 
 async function meet (talk, side, streams, measured) {
   side.expect(side.sessions.length * streams.length)
-  await talk.sync('known', { tidy: true })
+  await talk.sync('known')
   if (measured) talk.begin()
   side.meet(streams)
   await side.wait()

@@ -45,7 +45,7 @@ export async function client (talk) {
   const run = talk.isCorked ? sendCorked : send
   await talk.sync('ready')
   await run(0, warm)
-  await talk.sync('warm', { tidy: true })
+  await talk.sync('warm')
   talk.begin()
   await run(warm, warm + count)
   await talk.sync('done')
@@ -96,7 +96,7 @@ export async function listener (talk) {
   await heard.wait()
   heard.isWarming = false
   heard.expect(count)
-  await talk.sync('warm', { tidy: true })
+  await talk.sync('warm')
   talk.begin()
   await heard.wait()
   await talk.sync('done')

@@ -2,13 +2,8 @@
 
 import { writeSync } from 'node:fs'
 import { createInterface } from 'node:readline'
-import { setFlagsFromString } from 'node:v8'
-import { runInNewContext } from 'node:vm'
 
 const STALL = 5000 // ms in which nothing arrives, after which something was lost
-
-setFlagsFromString('--expose-gc')
-export const gc = runInNewContext('gc')
 
 export const now = () => Number(process.hrtime.bigint()) // good to 1 µs for a hundred days
 
@@ -44,10 +39,8 @@ export class Talk {
     lines.on('close', () => process.exit(0))
   }
 
-  // Wait until both sides are here. `tidy`: collect garbage first, so that what is measured next
-  // pays for none but its own.
-  async sync (name, { tidy = false } = {}) {
-    if (tidy) gc()
+  // Wait until both sides are here.
+  async sync (name) {
     const passed = new Promise((resolve) => { this.#waiting = resolve })
     say({ sync: name })
     const line = await passed
