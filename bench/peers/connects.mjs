@@ -57,8 +57,8 @@ export async function listener (talk) {
   opened.expect(talk.size.warm)
   await talk.sync('ready')
   await opened.wait()
+  opened.expect(talk.size.count) // before the barrier: the client begins right behind it
   await talk.sync('warm')
-  opened.expect(talk.size.count)
   talk.begin()
   await opened.wait()
   await talk.sync('done')

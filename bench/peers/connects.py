@@ -71,8 +71,8 @@ async def listener(talk: Talk) -> None:
     opened.expect(talk.size["warm"])
     await talk.sync("ready")
     await opened.wait()
+    opened.expect(talk.size["count"])  # before the barrier: the client begins right behind it
     await talk.sync("warm", tidy=True)
-    opened.expect(talk.size["count"])
     talk.begin()
     await opened.wait()
     await talk.sync("done")
