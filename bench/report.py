@@ -185,9 +185,12 @@ def _around(path: Path) -> tuple[str, str]:
 
 
 def _markdown(document: dict[str, Any]) -> str:
+    further = {"pure": "ours, pure", "corked": "originals, corked"}
+    there = [each for each in further if any(row["series"].get(each) for row in document["rows"])]
+    headings = ("", "ours", "originals", "ratio (min to max)", "wanted", *map(further.get, there))
     lines = [
-        "| | ours | originals | ratio (min to max) | wanted |",
-        "| --- | ---: | ---: | ---: | --- |",
+        f"| {' | '.join(map(str, headings))} |".replace("  ", " "),
+        f"| --- | ---: | ---: | ---: | --- |{' ---: |' * len(there)}",
     ]
     for row in document["rows"]:
         name = f"{row['name']}, {_item(row)}" if _item(row) else row["name"]
@@ -196,12 +199,14 @@ def _markdown(document: dict[str, Any]) -> str:
             _NOTHING if ratio is None else "{median:.2f} ({min:.2f} to {max:.2f})".format(**ratio)
         )
         bar = ", ".join(part for part in _bar(row) if part)
-        cells = (name, _median(row, OURS), _median(row, THEIRS), found, bar)
+        figures = [_median(row, series) for series in (OURS, THEIRS, *there)]
+        cells = (name, *figures[:2], found, bar, *figures[2:])
         lines.append(f"| {' | '.join(cells)} |".replace("  ", " "))
     lines += [
         "",
-        f"Medians of {document['rounds']['most']} rounds in turn; the ratio is ours to theirs, "
-        f"round by round, and of times and bytes less is better. {circumstances(document)}.",
+        f"Medians of {document['rounds']['most']} rounds in turn, of {document['rounds']['few']} "
+        f"where it is pure; the ratio is ours to theirs, round by round, and of times and bytes "
+        f"less is better. {circumstances(document)}.",
     ]
     return "\n".join(lines)
 
