@@ -22,7 +22,8 @@ from nacl.bindings import (
     crypto_secretstream_xchacha20poly1305_KEYBYTES,
 )
 
-from protomux.streams.secretstream import CROSSOVER, OPENSSL, SODIUM, BytesLike, State
+from protomux.encoding import BytesLike
+from protomux.streams.secretstream import CROSSOVER, OPENSSL, SODIUM, State
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction

@@ -44,7 +44,7 @@ def text(document: dict[str, Any]) -> str:
     """Return the figures for a reader."""
     rows = document["rows"]
     parts = [_table(("workload", *_HEADINGS), [_compared(row) for row in rows])]
-    names = [name for name in _OTHERS if any(row["series"].get(name) for row in rows)]
+    names = _measured(rows, _OTHERS)
     if names:
         headings = ["workload", *(_OTHERS[name] for name in names)]
         others = [
@@ -60,6 +60,11 @@ def text(document: dict[str, Any]) -> str:
         f"{_versions(document['versions'])}\n{_machine(document)}"
     )
     return "\n\n".join(parts)
+
+
+def _measured(rows: Sequence[dict[str, Any]], names: Iterable[str]) -> list[str]:
+    """Return which of these series any row has."""
+    return [name for name in names if any(row["series"].get(name) for row in rows)]
 
 
 _HEADINGS: Final = ("of", "ours", "theirs", "min", "ratio", "max", "bar", "")
@@ -186,10 +191,10 @@ def _around(path: Path) -> tuple[str, str]:
 
 def _markdown(document: dict[str, Any]) -> str:
     further = {"pure": "ours, pure", "corked": "originals, corked"}
-    there = [each for each in further if any(row["series"].get(each) for row in document["rows"])]
-    headings = ("", "ours", "originals", "ratio (min to max)", "wanted", *map(further.get, there))
+    there = _measured(document["rows"], further)
+    headings = ["ours", "originals", "ratio (min to max)", "wanted", *(further[s] for s in there)]
     lines = [
-        f"| {' | '.join(map(str, headings))} |".replace("  ", " "),
+        f"| | {' | '.join(headings)} |",
         f"| --- | ---: | ---: | ---: | --- |{' ---: |' * len(there)}",
     ]
     for row in document["rows"]:

@@ -34,6 +34,7 @@ from protomux.frames import encode_batch, encode_frame
 from protomux.intake import SLICE, Intake
 from protomux.outbox import FRAME_OVERHEAD, FrameWriter
 from protomux.streams.cipher import HEADER_SIZE
+from protomux.streams.incoming import Incoming
 from protomux.streams.secretstream import CROSSOVER
 from tests.stepped import SteppedLoop
 
@@ -154,7 +155,7 @@ class Arrival:
             lent.clear()
 
 
-INCOMING = twins("Incoming")
+INCOMING = Incoming, twins("Incoming")[1]
 
 
 @examples(400)

@@ -891,29 +891,24 @@ cdef class TokenBucket:
 
 
 cdef class Incoming:
-    """Bytes as they come, of which whole messages are taken in order."""
+    """Bytes as they come, of which whole messages are taken; the reference keeps and drops them."""
 
-    cdef object data
-    cdef Py_ssize_t position
-    cdef readonly long long received
-    cdef readonly Py_ssize_t waiting
-    cdef readonly Py_ssize_t size
-
-    def __init__(self):
-        self.data = b""
-        self.position = self.received = self.waiting = 0
-        self.size = -1
+    cdef public object _data
+    cdef public Py_ssize_t _position
+    cdef public long long received
+    cdef public Py_ssize_t waiting
+    cdef public Py_ssize_t size
 
     def feed(self, data, /):
         """So much more came."""
         cdef Py_ssize_t more = len(data)
         if self.waiting:
             self.keep()
-            self.data += data
+            self._data += data
         else:
             # Not to be taken for our own, which `keep` changes.
-            self.data = memoryview(data) if isinstance(data, bytearray) else data
-            self.position = 0
+            self._data = memoryview(data) if isinstance(data, bytearray) else data
+            self._position = 0
         self.received += more
         self.waiting += more
         self.find_size()
@@ -924,38 +919,23 @@ cdef class Incoming:
         cdef Py_ssize_t start
         if size < 0 or self.waiting < LENGTH + size:
             return None
-        start = self.position + LENGTH
-        self.position = start + size
+        start = self._position + LENGTH
+        self._position = start + size
         self.waiting -= LENGTH + size
-        data = self.data
+        data = self._data
         if self.waiting == 0:  # nothing of what was taken is held
-            self.data = b""
+            self._data = b""
         self.find_size()
         return read(data, start, start + size)
 
-    cpdef keep(self):
-        """Copy what waits, since the memory of what was fed is used for something else now."""
-        if isinstance(self.data, bytearray):
-            del self.data[:self.position]
-        else:
-            with memoryview(self.data) as view:
-                self.data = bytearray(view[self.position:])
-        self.position = 0
-
-    def clear(self):
-        """Drop what waits."""
-        self.data = b""
-        self.position = self.waiting = 0
-        self.size = -1
-
     cdef int find_size(self) except -1:
-        cdef Py_ssize_t at = self.position
+        cdef Py_ssize_t at = self._position
         if self.waiting < LENGTH:
             self.size = -1
-        elif PyBytes_CheckExact(self.data):
-            self.size = protomux_load(<unsigned char *>PyBytes_AS_STRING(self.data) + at, LENGTH)
+        elif PyBytes_CheckExact(self._data):
+            self.size = protomux_load(<unsigned char *>PyBytes_AS_STRING(self._data) + at, LENGTH)
         else:
-            self.size = self.data[at] | self.data[at + 1] << 8 | self.data[at + 2] << 16
+            self.size = self._data[at] | self._data[at + 1] << 8 | self._data[at + 2] << 16
         return 0
 
 
@@ -1066,5 +1046,5 @@ cdef class Decryptor:
         return plaintext
 
 
-_halves = {FrameWriter, Intake, TickEnd}
+_halves = {FrameWriter, Incoming, Intake, TickEnd}
 """Classes of which only the hot methods are here; `twin` puts the others of the reference in."""

@@ -21,9 +21,10 @@ from nacl.bindings import (
 from nacl.exceptions import CryptoError
 
 from protomux.crypto import HASH_SIZE, namespace
+from protomux.encoding import BytesLike
 from protomux.errors import ProtocolError
 from protomux.speedups import twin
-from protomux.streams.secretstream import BytesLike, State, backend_for
+from protomux.streams.secretstream import State, backend_for
 
 __all__ = ["HEADER_SIZE", "OVERHEAD", "Decryptor", "Encryptor", "stream_id"]
 

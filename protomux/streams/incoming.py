@@ -6,15 +6,14 @@ Each message has its length in front, 24 bits little endian.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, TypeVar
 
+from protomux.encoding import BytesLike
 from protomux.speedups import twin
 
-__all__ = ["LENGTH_SIZE", "BytesLike", "Incoming", "message_of"]
+__all__ = ["LENGTH_SIZE", "Incoming", "message_of"]
 
 T = TypeVar("T")
-
-BytesLike: TypeAlias = bytes | bytearray | memoryview
 
 LENGTH_SIZE: Final = 3
 """Bytes of the length in front of a message."""

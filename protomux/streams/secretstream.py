@@ -35,10 +35,9 @@ from nacl.bindings import (
 )
 from nacl.exceptions import CryptoError
 
-__all__ = ["CROSSOVER", "OPENSSL", "SODIUM", "Backend", "BytesLike", "State", "backend_for"]
+from protomux.encoding import BytesLike
 
-BytesLike = bytes | bytearray | memoryview
-"""What a message or a plaintext may come as."""
+__all__ = ["CROSSOVER", "OPENSSL", "SODIUM", "Backend", "State", "backend_for"]
 
 CROSSOVER: Final = 20 * 1024
 """Bytes of plaintext from which OpenSSL is the quicker: 20 KiB.

@@ -801,12 +801,13 @@ async def test_a_receiver_may_keep_an_exception_while_a_message_is_not_whole() -
     assert a.error is b.error is None
 
 
+class Interrupted(RawPeer):
+    def frame_received(self, frame: bytes) -> None:
+        raise KeyboardInterrupt
+
+
 async def test_an_interrupted_receiver_ends_the_stream() -> None:
     a, b = await secret_pair()
-
-    class Interrupted(RawPeer):
-        def frame_received(self, frame: bytes) -> None:
-            raise KeyboardInterrupt
 
     await opened(a, b)
     await ticks()
@@ -821,10 +822,6 @@ async def test_an_interrupted_receiver_ends_the_stream() -> None:
 
 async def test_an_interrupted_receiver_ends_the_stream_also_when_it_had_paused() -> None:
     a, b = await secret_pair()
-
-    class Interrupted(RawPeer):
-        def frame_received(self, frame: bytes) -> None:
-            raise KeyboardInterrupt
 
     await opened(a, b)
     Interrupted(b)

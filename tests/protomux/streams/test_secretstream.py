@@ -18,12 +18,12 @@ from nacl.bindings import (
 )
 from nacl.exceptions import CryptoError
 
+from protomux.encoding import BytesLike
 from protomux.streams.secretstream import (
     CROSSOVER,
     OPENSSL,
     SODIUM,
     Backend,
-    BytesLike,
     State,
     backend_for,
 )
