@@ -95,35 +95,49 @@ FEEDS = st.tuples(
     st.just("feed"),
     st.integers(0, 40) | st.sampled_from([1, 3, 0x105, 0x10206, 0x20000]),
     st.sampled_from([*KINDS, strided, None, None, None]),
+    st.none() | st.integers(0, 3),
 )
-READERS = (
-    st.sampled_from(["copy", "raise", "hold", ("take", "copy"), ("keep",), ("clear",)]) | FEEDS
-)
+DIRECTIONS = st.sampled_from([("direct", True), ("direct", True), ("direct", False)])
+READERS = st.sampled_from(["copy", "raise", "hold", ("take", "copy"), ("clear",)]) | DIRECTIONS
 TAKES = st.just(("take", "copy")) | st.tuples(st.just("take"), READERS)
 ARRIVALS = st.one_of(
-    FEEDS, FEEDS, TAKES, TAKES, st.sampled_from([("keep",), ("keep",), ("keep",), ("clear",)])
+    FEEDS, FEEDS, TAKES, DIRECTIONS, st.sampled_from([("hand_on",), ("hand_on",), ("clear",)])
 )
+LONGEST: Final = st.sampled_from([0, 20, 0x102, 0x10203, 5.5, math.inf])
 
 
 class Arrival:
-    """An Incoming, the memory that was lent to it, and all that it said."""
+    """An Incoming, the memory that was lent to it, and all that it said.
 
-    def __init__(self, kind: Any, stream: bytes) -> None:
-        self.incoming = kind()
+    It is the opener of its messages, and their receiver.
+    """
+
+    def __init__(
+        self, kind: Any, longest: float, stream: bytes, plans: Iterable[dict[int, Step]]
+    ) -> None:
+        self.incoming = kind(longest)
+        self.incoming.opener = self
         self.rest = stream
+        self.on_decrypt, self.on_receive = (Reactions(self.act, plan) for plan in plans)
         self.lent: list[bytearray] = []
         self.held: list[memoryview] = []
         self.log: Log = []
 
     def act(self, step: Step) -> None:
         match step:
-            case "feed", size, kind:
+            case "feed", size, kind, more:
                 piece, self.rest = self.rest[:size], self.rest[size:]
+                sizes = () if more is None else (len(piece),)
+                piece += b"?" * (more or 0)
                 if kind is None:
                     self.lent.append(bytearray(piece))
-                    said = outcome(self.incoming.feed, memoryview(self.lent[-1]))
+                    said = outcome(self.incoming.feed, memoryview(self.lent[-1]), *sizes)
                 else:
-                    said = outcome(self.incoming.feed, kind(piece))
+                    said = outcome(self.incoming.feed, kind(piece), *sizes)
+                self.use_memory_again()
+            case "direct", is_wanted:
+                self.incoming.receive = self.receive if is_wanted else None
+                return
             case "take", reader:
                 said = outcome(self.incoming.take, lambda *found: self.read(reader, *found))
             case name, *_:
@@ -140,6 +154,16 @@ class Arrival:
             case (_, *_) as step:
                 self.act(step)
         return end, data[start] if start < end else None
+
+    def decrypt(self, data: Any, start: int, end: int) -> bytes:
+        frame = bytes(data[start:end])
+        self.log.append(("decrypt", type(data), start, end, frame))
+        self.on_decrypt()
+        return frame
+
+    def receive(self, frame: bytes) -> None:
+        self.log.append(("receive", frame, self.incoming.size, self.incoming.waiting))
+        self.on_receive()
 
     def say(self, said: Outcome) -> None:
         now = self.incoming
@@ -159,15 +183,21 @@ INCOMING = Incoming, twins("Incoming")[1]
 
 
 @examples(400)
-@given(STREAMS, st.lists(ARRIVALS, max_size=40))
-def test_what_comes_is_cut_alike(parts: tuple[Any, Any], steps: list[Step]) -> None:
+@given(
+    LONGEST,
+    STREAMS,
+    st.lists(ARRIVALS, max_size=40),
+    st.tuples(*[planned(DIRECTIONS | st.just(("clear",)), 20)] * 2),
+)
+def test_what_comes_is_cut_alike(
+    longest: float, parts: tuple[Any, Any], steps: list[Step], plans: tuple[dict[int, Step], ...]
+) -> None:
     logs = []
     for kind in INCOMING:
-        arrival = Arrival(kind, stream_of(*parts))
+        arrival = Arrival(kind, longest, stream_of(*parts), plans)
         for step in steps:
             arrival.act(step)
-            if step[0] in ("keep", "clear"):
-                arrival.use_memory_again()
+            arrival.held.clear()
         logs.append(arrival.log)
     compiled, reference = logs
     assert compiled == reference
@@ -176,7 +206,7 @@ def test_what_comes_is_cut_alike(parts: tuple[Any, Any], steps: list[Step]) -> N
 @pytest.mark.parametrize("before", [b"", b"\x05"])
 @pytest.mark.parametrize("odd", [None, 5, "abc", [1, 2, 3]])
 def test_what_is_no_memory_is_refused_alike(before: bytes, odd: Any) -> None:
-    compiled, reference = (kind() for kind in INCOMING)
+    compiled, reference = (kind(math.inf) for kind in INCOMING)
     for data in (before, odd, b"\x01\x00"):
         agree((compiled.feed, reference.feed), data)
         assert (compiled.size, compiled.waiting) == (reference.size, reference.waiting)
@@ -219,22 +249,22 @@ def same_states(compiled: Any, reference: Any) -> None:
     assert bytes(memory(compiled)) == bytes(memory(reference))
 
 
-HEADS = st.none() | st.tuples(st.binary(max_size=6), st.sampled_from([*KINDS, *ODD_KINDS]))
+LENGTH_SIZES = st.none() | st.sampled_from([0, 3, 3, 3, 1, 2, 9, -1, True, 3.0, "3", b"head"])
 
 
 @examples(300)
 @given(
     COUNTERS,
-    st.lists(st.tuples(TEXTS, st.sampled_from([*KINDS, *KINDS, *ODD_KINDS]), HEADS), max_size=12),
+    st.lists(
+        st.tuples(TEXTS, st.sampled_from([*KINDS, *KINDS, *ODD_KINDS]), LENGTH_SIZES), max_size=12
+    ),
 )
 def test_messages_are_made_alike(counter: int, steps: list[Any]) -> None:
     compiled, reference = (kind(*SECRETS) for kind in ENCRYPTOR)
     memory(reference)[32:36] = counter.to_bytes(4, "little")
     memory(compiled)[:] = bytes(memory(reference))
-    for place, kind, head in steps:
-        arguments = (
-            [kind(text_of(place))] if head is None else [kind(text_of(place)), head[1](head[0])]
-        )
+    for place, kind, length_size in steps:
+        arguments = [kind(text_of(place)), *(() if length_size is None else (length_size,))]
         agree((compiled.encrypt, reference.encrypt), *arguments)
         same_states(compiled, reference)
 
@@ -520,6 +550,7 @@ INTAKE_STEPS = st.one_of(
 )
 HOOK_STEPS = (
     st.sampled_from([("pause",), ("pause",), ("pause_stream",), ("close",), ("spend", 0.006)])
+    | st.just(("unroute",))
     | INTAKE_STEPS
 )
 INTAKE_LIMITS = st.builds(
@@ -535,7 +566,12 @@ class Receiver:
     """An Intake with the stream and the mux around it, and all that is said between them."""
 
     def __init__(
-        self, kind: Any, limits: Limits, cost: float, plans: Sequence[dict[int, Step]]
+        self,
+        kind: Any,
+        limits: Limits,
+        cost: float,
+        routed: Iterable[int],
+        plans: Sequence[dict[int, Step]],
     ) -> None:
         self.log: Log = []
         self.loop = SteppedLoop()  # type: ignore[abstract]
@@ -543,6 +579,14 @@ class Receiver:
         self.on_receive, self.on_fail = (Reactions(self.act, plan) for plan in plans)
         self.intake = kind(self, self.fail, limits, self.loop)
         self.intake.receive = self.receive
+        self.intake.routes = self.routes = dict.fromkeys(routed, self)
+
+    @property
+    def channel(self) -> Receiver:
+        return self
+
+    def deliver(self, type_: int, data: Any, start: int, end: int) -> None:
+        self.receive(-1, type_, data, start, end)
 
     def act(self, step: Step) -> None:
         match step:
@@ -550,6 +594,9 @@ class Receiver:
                 said = outcome(getattr(self.loop, name), *arguments)
             case "spend", seconds:
                 self.loop.now += seconds
+                return
+            case ("unroute",):
+                self.routes.clear()
                 return
             case "take", frame, kind:
                 said = outcome(self.intake.take, kind(frame))
@@ -591,17 +638,22 @@ class Receiver:
     INTAKE_LIMITS,
     st.lists(INTAKE_STEPS, min_size=1, max_size=20),
     st.sampled_from([0.0, 0.0, 0.0002, 0.001]),
+    st.sets(CHANNELS | st.integers(0, 2), max_size=4),
     st.tuples(
         planned(HOOK_STEPS, 300),
         planned(INTAKE_STEPS, 3),
     ),
 )
 def test_frames_are_handed_on_alike(
-    limits: Limits, steps: list[Step], cost: float, plans: tuple[dict[int, Step], ...]
+    limits: Limits,
+    steps: list[Step],
+    cost: float,
+    routed: set[int],
+    plans: tuple[dict[int, Step], ...],
 ) -> None:
     logs = []
     for kind in INTAKE:
-        receiver = Receiver(kind, limits, cost, plans)
+        receiver = Receiver(kind, limits, cost, routed, plans)
         for step in (*steps, *[("tick",)] * 5, ("end",), *[("tick",)] * 3):
             receiver.act(step)
         logs.append(receiver.log)

@@ -169,6 +169,8 @@ ctypedef int (*Pull)(void *, unsigned char *, unsigned long long *, unsigned cha
                      unsigned long long) noexcept nogil
 
 cdef object switch = SWITCH
+cdef object no_length = 0
+cdef object usual_length = LENGTH
 
 references = {}
 """The references by name."""
@@ -471,16 +473,23 @@ def open_body(channel, protocol, id, handshake):
     return body
 
 
+cdef inline Py_ssize_t read_head(frame, uint64_t *channel, uint64_t *type_) noexcept:
+    """Read what a frame begins with; return the position behind it, or -1 if that is not there."""
+    cdef const unsigned char *data
+    cdef Py_ssize_t position
+    if not PyBytes_CheckExact(frame):
+        return -1
+    data = <unsigned char *>PyBytes_AS_STRING(frame)
+    position = read_uint(data, 0, PyBytes_GET_SIZE(frame), channel)
+    if position < 0:
+        return -1
+    return read_uint(data, position, PyBytes_GET_SIZE(frame), type_)
+
+
 def frame_head(frame):
     """Return what a frame begins with: a channel, a type, and the position behind them."""
-    cdef Py_ssize_t position = -1
     cdef uint64_t channel = 0, type_ = 0
-    cdef const unsigned char *data
-    if PyBytes_CheckExact(frame):
-        data = <unsigned char *>PyBytes_AS_STRING(frame)
-        position = read_uint(data, 0, PyBytes_GET_SIZE(frame), &channel)
-        if position >= 0:
-            position = read_uint(data, position, PyBytes_GET_SIZE(frame), &type_)
+    cdef Py_ssize_t position = read_head(frame, &channel, &type_)
     if position < 0:
         return _references["frame_head"](frame)
     return channel, type_, position
@@ -775,6 +784,7 @@ cdef class Intake:
     """Hands on every message of a stream, in order; the reference has what is seldom done."""
 
     cdef public object receive
+    cdef public dict routes
     cdef public object _stream
     cdef public object _fail
     cdef public object _limits
@@ -809,11 +819,14 @@ cdef class Intake:
 
     cpdef _take(self, frame):
         cdef Py_ssize_t position
+        cdef uint64_t channel = 0, type_ = 0
         if not len(frame):
             self._count_step(1)
             return
         try:
-            channel, type_, position = frame_head(frame)
+            position = read_head(frame, &channel, &type_)
+            if position < 0:
+                channel, type_, position = _references["frame_head"](frame)
             if not (channel or type_):
                 self._frame = frame
                 self._bodies = iter_batch(frame, position, len(frame))
@@ -821,7 +834,7 @@ cdef class Intake:
                 self._go_on(self._bodies)
                 return
             self._count_step(1 if channel else OF_CONTROL)
-            self.receive(channel, type_, frame, position, len(frame))
+            self.hand_to(channel, type_, frame, position, len(frame))
         except Exception as error:  # an application's encoding may raise anything
             self._refuse(error)
 
@@ -832,14 +845,13 @@ cdef class Intake:
             return _references["Intake"]._go_on(self, bodies)
         batch = bodies
         frame = self._frame
-        receive = self.receive
         while batch.step():
             self._until_look -= 1 if batch.channel else OF_CONTROL
             if self._until_look <= 0:
                 self._look()
             if batch.type is not switch:
                 self._count += 1
-                receive(batch.channel, batch.type, frame, batch.start, batch.after)
+                self.hand_to(batch.channel, batch.type, frame, batch.start, batch.after)
             if self._is_closed:
                 return
             if self._turn_is_due or self._pauses:
@@ -848,6 +860,14 @@ cdef class Intake:
         self._check_count()
         self._bodies = None
         self._frame = b""
+
+    cdef int hand_to(self, channel, type_, frame, Py_ssize_t start, Py_ssize_t end) except -1:
+        route = self.routes.get(channel)
+        if route is not None:
+            route.channel.deliver(type_, frame, start, end)
+        else:
+            self.receive(channel, type_, frame, start, end)
+        return 0
 
     cpdef _count_step(self, Py_ssize_t cost):
         """Count a message; look at the time when there were enough."""
@@ -894,48 +914,97 @@ cdef class Incoming:
     """Bytes as they come, of which whole messages are taken; the reference keeps and drops them."""
 
     cdef public object _data
+    cdef public object opener
+    cdef public object receive
+    cdef public double _longest
     cdef public Py_ssize_t _position
     cdef public long long received
     cdef public Py_ssize_t waiting
     cdef public Py_ssize_t size
 
-    def feed(self, data, /):
-        """So much more came."""
-        cdef Py_ssize_t more = len(data)
+    def feed(self, data, size=None):
+        """So much more came: `data`, or so many bytes at its begin. Then `hand_on`."""
+        cdef Py_ssize_t all_ = len(data)
+        cdef Py_ssize_t more = all_
+        if size is not None:
+            more = min(more, <Py_ssize_t>size)
+        if more == 0:
+            return self.hand_on()
         if self.waiting:
-            self.keep()
-            self._data += data
+            self._data += data if more == all_ else data[:more]
         else:
-            # Not to be taken for our own, which `keep` changes.
+            # Not to be taken for our own, which `_keep` changes.
             self._data = memoryview(data) if isinstance(data, bytearray) else data
             self._position = 0
         self.received += more
         self.waiting += more
         self.find_size()
+        try:
+            return self.hand_on()
+        finally:
+            if self.waiting:
+                self._keep()
 
     def take(self, read, /):
         """Step behind the next message and return `read(data, start, end)` of it."""
-        cdef Py_ssize_t size = self.size
-        cdef Py_ssize_t start
-        if size < 0 or self.waiting < LENGTH + size:
+        cdef Py_ssize_t start = self._position + LENGTH
+        cdef Py_ssize_t end = start + self.size
+        if self.size < 0 or self.waiting < LENGTH + self.size:
             return None
-        start = self._position + LENGTH
-        self._position = start + size
-        self.waiting -= LENGTH + size
         data = self._data
+        self.step()
+        return read(data, start, end)
+
+    cpdef hand_on(self):
+        """Let each message that is there as a whole be received."""
+        cdef Py_ssize_t start, end
+        while self.receive is not None and self.size <= self._longest:
+            if self.size < 0 or self.waiting < LENGTH + self.size:
+                return True
+            start = self._position + LENGTH
+            end = start + self.size
+            opener = self.opener
+            data = self._data
+            self.step()
+            frame = (<Decryptor>opener).open(data, start, end) if type(opener) is Decryptor else None
+            if frame is None:
+                frame = opener.decrypt(data, start, end)
+            data = None  # nothing of what was taken is held
+            self.receive(frame)
+        return False
+
+    cdef int step(self) except -1:
+        """Step behind the next message."""
+        cdef Py_ssize_t size = LENGTH + self.size
+        self._position += size
+        self.waiting -= size
         if self.waiting == 0:  # nothing of what was taken is held
             self._data = b""
         self.find_size()
-        return read(data, start, start + size)
+        return 0
 
     cdef int find_size(self) except -1:
         cdef Py_ssize_t at = self._position
+        cdef Py_buffer view
+        cdef bint is_found
+        data = self._data
         if self.waiting < LENGTH:
             self.size = -1
-        elif PyBytes_CheckExact(self._data):
-            self.size = protomux_load(<unsigned char *>PyBytes_AS_STRING(self._data) + at, LENGTH)
-        else:
-            self.size = self._data[at] | self._data[at + 1] << 8 | self._data[at + 2] << 16
+            return 0
+        if PyBytes_CheckExact(data):
+            self.size = protomux_load(<unsigned char *>PyBytes_AS_STRING(data) + at, LENGTH)
+            return 0
+        if type(data) is memoryview or type(data) is bytearray:
+            if PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) == 0:
+                is_found = view.itemsize == 1 and at + LENGTH <= view.len
+                if is_found:
+                    self.size = protomux_load(<unsigned char *>view.buf + at, LENGTH)
+                PyBuffer_Release(&view)
+                if is_found:
+                    return 0
+            else:
+                PyErr_Clear()
+        self.size = data[at] | data[at + 1] << 8 | data[at + 2] << 16
         return 0
 
 
@@ -960,17 +1029,17 @@ cdef class Encryptor:
         state, push, _, crossover = self.owner.native()
         self.state, self.push, self.crossover = <void *>state, <Push>push, crossover
 
-    def encrypt(self, plaintext, head=b""):
-        """Return `head`, in the clear, and behind it the message of `plaintext`."""
+    def encrypt(self, plaintext, length_size=0):
+        """Return the message of `plaintext`, and its length in front of it in so many bytes."""
         cdef Py_ssize_t size, before
         cdef unsigned char *to
-        if not (PyBytes_CheckExact(plaintext) and PyBytes_CheckExact(head)
-                and PyBytes_GET_SIZE(plaintext) < self.crossover):
-            return _references["Encryptor"].encrypt(self, plaintext, head)
-        size, before = PyBytes_GET_SIZE(plaintext), PyBytes_GET_SIZE(head)
+        if not (PyBytes_CheckExact(plaintext) and PyBytes_GET_SIZE(plaintext) < self.crossover
+                and (length_size is no_length or length_size is usual_length)):
+            return _references["Encryptor"].encrypt(self, plaintext, length_size)
+        size, before = PyBytes_GET_SIZE(plaintext), 0 if length_size is no_length else LENGTH
         message = PyBytes_FromStringAndSize(NULL, before + size + OVERHEAD)
         to = <unsigned char *>PyBytes_AS_STRING(message)
-        memcpy(to, PyBytes_AS_STRING(head), before)
+        protomux_store(to, size + OVERHEAD, <int>before)
         self.push(self.state, to + before, NULL, <unsigned char *>PyBytes_AS_STRING(plaintext),
                   size, NULL, 0, PLAIN)
         return message
@@ -1005,39 +1074,44 @@ cdef class Decryptor:
 
     def decrypt(self, data, start=0, end=None):
         """Return the plaintext of the next message, which is `data[start:end]`."""
-        cdef Py_buffer view
+        cdef Py_ssize_t begin, stop
         plaintext = None
-        if self.is_started and PyLong_CheckExact(start) and PyLong_CheckExact(end):
-            if PyBytes_CheckExact(data):
-                plaintext = self.pull_from(
-                    <unsigned char *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), start, end)
-            elif type(data) is memoryview or type(data) is bytearray:
-                if PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) == 0:
-                    try:
-                        if view.itemsize == 1:
-                            plaintext = self.pull_from(
-                                <unsigned char *>view.buf, view.len, start, end)
-                    finally:
-                        PyBuffer_Release(&view)
-                else:
-                    PyErr_Clear()
+        if PyLong_CheckExact(start) and PyLong_CheckExact(end):
+            begin, stop = PyLong_AsSsize_t(start), PyLong_AsSsize_t(end)
+            if begin >= 0 and stop >= 0:
+                plaintext = self.open(data, begin, stop)
+            elif PyErr_Occurred() is not NULL:  # -1 also where it does not fit
+                PyErr_Clear()
         if plaintext is None:
             return _references["Decryptor"].decrypt(self, data, start, end)
         return plaintext
 
-    cdef pull_from(self, const unsigned char *data, Py_ssize_t size, object start, object end):
-        """Return the plaintext of a small message; None leaves it to the reference.
+    cdef open(self, data, Py_ssize_t begin, Py_ssize_t stop):
+        """Return the plaintext of a small message; None leaves it to the reference."""
+        cdef Py_buffer view
+        if PyBytes_CheckExact(data):
+            return self.pull_from(
+                <unsigned char *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), begin, stop)
+        if not (type(data) is memoryview or type(data) is bytearray):
+            return None
+        if PyObject_GetBuffer(data, &view, PyBUF_SIMPLE):
+            PyErr_Clear()
+            return None
+        try:
+            if view.itemsize == 1:
+                return self.pull_from(<unsigned char *>view.buf, view.len, begin, stop)
+        finally:
+            PyBuffer_Release(&view)
+
+    cdef pull_from(self, const unsigned char *data, Py_ssize_t size, Py_ssize_t begin,
+                   Py_ssize_t stop):
+        """As `open`.
 
         libsodium leaves the state as it was where it refuses one, so that the reference refuses it
         in the same way.
         """
-        cdef Py_ssize_t begin = PyLong_AsSsize_t(start)
-        cdef Py_ssize_t stop = PyLong_AsSsize_t(end)
-        if begin < 0 or stop < 0:  # -1 also where it does not fit
-            if PyErr_Occurred() is not NULL:
-                PyErr_Clear()
-            return None
-        if stop > size or stop - begin < OVERHEAD or stop - begin - OVERHEAD >= self.crossover:
+        if (not self.is_started or stop > size or stop - begin < OVERHEAD
+                or stop - begin - OVERHEAD >= self.crossover):
             return None
         plaintext = PyBytes_FromStringAndSize(NULL, stop - begin - OVERHEAD)
         if self.pull(self.state, <unsigned char *>PyBytes_AS_STRING(plaintext), NULL, NULL,

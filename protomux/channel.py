@@ -443,9 +443,10 @@ class Channel:
             return
         handler = handlers[type]
         on_message = handler.on_message
-        if on_message is None or handler.encoding is None:
+        encoding = handler.encoding
+        if on_message is None or encoding is None:
             return
-        value, _ = handler.encoding.decode(data, start, end)
+        value, _ = encoding.decode(data, start, end)
         try:  # as run_hook does it, which would take longer than many a hook
             result = on_message(value, self)
         except asyncio.CancelledError:

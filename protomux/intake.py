@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from math import inf
-from typing import Final
+from typing import Final, Protocol
 
 from protomux.errors import LimitExceeded, ProtomuxError
 from protomux.frames import CONTROL, SWITCH, Control, frame_head, iter_batch
@@ -39,15 +39,33 @@ _CONTROL_COST: Final = 8
 """An open costs as much as so many messages, with the channel that is made for it."""
 
 
+class Receiver(Protocol):
+    """Where the messages of one number go."""
+
+    def deliver(self, type: int, data: bytes, start: int, end: int) -> None:
+        """A message came; `data[start:end]` is the payload."""
+        ...
+
+
+class Route(Protocol):
+    """What leads there."""
+
+    @property
+    def channel(self) -> Receiver:
+        """Where they go."""
+        ...
+
+
 @twin
 class Intake:
     """Hands on every message of a stream, in order.
 
-    What its receiver raises, and whatever is wrong with a frame, goes to `fail(error)`.
+    What its receivers raise, and whatever is wrong with a frame, goes to `fail(error)`.
 
     Attributes:
-        receive: receive(channel, type, data, start, end), to be set before the first frame comes;
-            `data[start:end]` is the payload.
+        routes: where messages go, by the number that they carry. Who sets it changes it as well.
+        receive: receive(channel, type, data, start, end), for those of all other numbers; to be
+            set before the first frame comes.
     """
 
     __slots__ = (
@@ -73,6 +91,7 @@ class Intake:
         "_turn_is_due",
         "_until_look",
         "receive",
+        "routes",
     )
 
     def __init__(
@@ -82,6 +101,7 @@ class Intake:
         limits: Limits,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
+        self.routes: Mapping[int, Route] = {}
         self.receive: Callable[[int, int, bytes, int, int], None]
         self._stream = stream
         self._fail = fail
@@ -226,7 +246,11 @@ class Intake:
                 self._go_on(self._bodies)
                 return
             self._count_step(1 if channel else _CONTROL_COST)
-            self.receive(channel, type, frame, position, len(frame))
+            route = self.routes.get(channel)
+            if route is not None:
+                route.channel.deliver(type, frame, position, len(frame))
+            else:
+                self.receive(channel, type, frame, position, len(frame))
         except Exception as error:  # an application's encoding may raise anything
             self._refuse(error)
 
@@ -240,14 +264,18 @@ class Intake:
 
     def _go_on(self, bodies: Iterator[tuple[int, int, int, int]]) -> None:
         """Hand on bodies of the batch in hand, until it or the turn is over."""
-        frame, receive = self._frame, self.receive
+        frame, routes = self._frame, self.routes
         for channel, type, start, end in bodies:
             self._until_look = steps = self._until_look - (1 if channel else _CONTROL_COST)
             if steps <= 0:
                 self._look()
             if type != SWITCH:
                 self._count += 1
-                receive(channel, type, frame, start, end)
+                route = routes.get(channel)
+                if route is not None:
+                    route.channel.deliver(type, frame, start, end)
+                else:
+                    self.receive(channel, type, frame, start, end)
             if self._is_closed:
                 return
             if self._turn_is_due or self._pauses:

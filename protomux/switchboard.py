@@ -98,6 +98,7 @@ class Switchboard:
         # the peer's channels
         self._remotes: dict[int, RemoteChannel[OwnLink]] = {}  # until our side is open
         self._routes: dict[int, OwnLink] = {}  # from then on
+        intake.routes = self._routes
         self._remote_highest = 0
         self._waiting: Deadlines[RemoteChannel[OwnLink]] | None = None  # seldom does one wait
         self._waiting_size = 0
@@ -275,11 +276,8 @@ class Switchboard:
     # The peer's channels.
 
     def receive(self, channel: int, type: int, data: bytes, start: int, end: int) -> None:
-        """A message came: `data[start:end]` is the payload, `channel` the peer's number."""
-        link = self._routes.get(channel)
-        if link is not None:
-            link.channel.deliver(type, data, start, end)
-        elif channel == CONTROL:
+        """A message came that has no route: `data[start:end]` is its payload."""
+        if channel == CONTROL:
             self._receive_control(type, data, start, end)
         elif (remote := self._remotes.get(channel)) is not None:
             self._hold(remote, type, data[start:end])

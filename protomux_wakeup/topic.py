@@ -67,6 +67,10 @@ _Event: TypeAlias = Literal["arrived", "turned", "left", "announced", "looked_up
 """What a `Member` is told of, by the method of that name."""
 
 
+_News: TypeAlias = tuple[tuple[Member, ...], _Event, Any, Any]
+"""Whom to tell, of what, and the two arguments of that method."""
+
+
 class TopicHost(Protocol):
     """What a topic needs of its `Wakeup`."""
 
@@ -206,7 +210,7 @@ class Topic:
         self._active_peers = 0
         self._active_sessions = 0
         self._is_idle = False
-        self._news: deque[tuple[tuple[Member, ...], _Event, Any, Any]] | None = None
+        self._news: deque[_News] | None = None
         self._is_telling = False
 
     def __repr__(self) -> str:
@@ -369,13 +373,18 @@ class Topic:
             # By the type: a session may have attributes of the application's own.
             for session in sessions:
                 getattr(type(session), event)(session, what, peer)
-            while self._news:
-                sessions, event, what, peer = self._news.popleft()
-                for session in sessions:
-                    getattr(type(session), event)(session, what, peer)
-            self._news = None
+            if self._news is not None:
+                self._tell_news(self._news)
         finally:
             self._is_telling = False
+
+    def _tell_news(self, news: deque[_News]) -> None:
+        """Tell what came about meanwhile, and by that."""
+        while news:
+            sessions, event, what, peer = news.popleft()
+            for session in sessions:
+                getattr(type(session), event)(session, what, peer)
+        self._news = None
 
     def _check_idle(self) -> None:
         is_idle = not self.sessions and self._active_peers == 0 and not self.is_destroyed

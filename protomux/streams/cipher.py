@@ -61,12 +61,15 @@ class Encryptor:
         start = crypto_secretstream_xchacha20poly1305_init_push(self._state, key)
         self.header: Final = stream_id(is_initiator, handshake_hash) + start
 
-    def encrypt(self, plaintext: BytesLike, head: bytes = b"") -> bytes:
-        """Return `head`, in the clear, and behind it the message of `plaintext`, 17 bytes longer.
+    def encrypt(self, plaintext: BytesLike, length_size: int = 0) -> bytes:
+        """Return the message of `plaintext`, which is 17 bytes longer.
 
-        Here, since whoever puts it there later has to copy the message once more.
+        In front of it stands its length, little endian, in so many bytes: whoever puts it there
+        later has to copy the message once more.
         """
-        return b"".join((head, *backend_for(len(plaintext)).push(self._state, plaintext)))
+        size = len(plaintext)
+        length = (size + OVERHEAD).to_bytes(length_size, "little") if length_size else b""
+        return b"".join((length, *backend_for(size).push(self._state, plaintext)))
 
 
 @twin

@@ -26,12 +26,11 @@ from protomux.errors import (
     HandshakeError,
     LimitExceeded,
     ProtocolError,
-    ProtomuxError,
     StreamClosed,
 )
 from protomux.limits import Limits
 from protomux.streams.admission import Admission, Firewall
-from protomux.streams.base import BaseStream
+from protomux.streams.base import BaseStream, FrameReceiver
 from protomux.streams.cipher import OVERHEAD, Decryptor, Encryptor
 from protomux.streams.idle import IdleTimer
 from protomux.streams.incoming import LENGTH_SIZE, Incoming, message_of
@@ -91,7 +90,6 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
     __slots__ = (
         "__dict__",  # for the application's own attributes
         "_deadline",
-        "_decryptor",
         "_early",
         "_early_size",
         "_encryptor",
@@ -104,6 +102,7 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
         "_opened",
         "_opening",
         "_peer_has_ended",
+        "_room",
         "_silence_in",
         "_silence_out",
         "_transport",
@@ -166,11 +165,11 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
             agreed=self._agree,
             proved=self._prove,
         )
-        self._encryptor: Encryptor | None = None
-        self._decryptor: Decryptor | None = None
+        self._encryptor: Encryptor | None = None  # while what is written goes out
         self._opened: asyncio.Event | None = None
         # reading
-        self._incoming = Incoming()
+        self._incoming = Incoming(limits.frame_size + OVERHEAD)
+        self._room: memoryview
         self._peer_has_ended = False
         self._transport_is_held = False
         # writing
@@ -200,7 +199,7 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
     @property
     def is_open(self) -> bool:
         """The handshake is complete and the stream is not gone."""
-        return self._encryptor is not None and not self._is_dead
+        return self.handshake_hash is not None and not self._is_dead
 
     @property
     def is_closing(self) -> bool:
@@ -217,7 +216,7 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
 
         Raises HandshakeError, StreamClosed or whatever else ended the stream before that.
         """
-        if self._encryptor is None and not self._is_lost:
+        if self.handshake_hash is None and not self._is_lost:
             if self._opened is None:
                 self._opened = asyncio.Event()
             await self._opened.wait()
@@ -230,12 +229,28 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
         Empty messages of the peer are dropped while it is on, and delivered while it is off.
         """
         self._silence_out = self._timer(self._silence_out, seconds, self._send_keep_alive)
+        self._direct()
 
     def set_timeout(self, seconds: float) -> None:
         """Abort after so many seconds without a byte of the peer; 0 turns it off."""
         self._silence_in = self._timer(self._silence_in, seconds, self._time_out)
 
     # FramedStream
+
+    def set_receiver(self, receiver: FrameReceiver) -> None:
+        """Hand all frames from now on to `receiver`; tell it if the stream is gone already."""
+        super().set_receiver(receiver)
+        self._direct()
+
+    def pause_reading(self) -> None:
+        """Deliver no frame until `resume_reading`."""
+        super().pause_reading()
+        self._direct()
+
+    def resume_reading(self) -> None:
+        """Deliver frames again, from the next loop tick on."""
+        super().resume_reading()
+        self._direct()
 
     def write(self, frame: bytes) -> bool:
         """Encrypt and send one frame of at most `MAX_FRAME` bytes (LimitExceeded beyond).
@@ -245,18 +260,15 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
         """
         if len(frame) > MAX_FRAME:
             raise LimitExceeded(f"expected a frame of at most {MAX_FRAME} bytes, got {len(frame)}")
-        if self._has_ended or self._is_lost or self._is_aborted:
-            return False
-        if self._encryptor is not None:
-            assert self._transport is not None
+        encryptor, transport = self._encryptor, self._transport
+        if encryptor is not None and transport is not None:
             if self._silence_out is not None:
                 self._silence_out.touch()
-            size = len(frame) + OVERHEAD
             # Not writelines, which would save a copy: in asyncio of Python 3.12 and 3.13 it knows
             # neither pause_writing nor connections that are lost.
-            self._transport.write(
-                self._encryptor.encrypt(frame, size.to_bytes(LENGTH_SIZE, "little"))
-            )
+            transport.write(encryptor.encrypt(frame, LENGTH_SIZE))
+        elif self._has_ended or self._is_dead:
+            return False
         else:
             self._early.append(frame)
             self._early_size += len(frame)
@@ -278,6 +290,8 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
             return
         self._is_aborted = True
         self.error = error
+        self._encryptor = None
+        self._direct()
         self._incoming.clear()
         self._early.clear()
         if self._transport is None:
@@ -290,6 +304,7 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The transport is there: begin the handshake."""
         self._transport = cast(asyncio.Transport, transport)
+        self._room = _scratch.view
         if self._is_dead:
             self._transport.abort()
             return
@@ -304,17 +319,25 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return where the transport may put what it reads, until it says `buffer_updated`."""
-        return _scratch.view[:]
+        return self._room
 
     def buffer_updated(self, nbytes: int) -> None:
         """So many bytes came from the transport."""
-        self.data_received(_scratch.view[:nbytes])
+        self.data_received(self._room, nbytes)
 
-    def data_received(self, data: bytes | memoryview) -> None:
-        """Bytes came from the transport; they are its own again when this returns."""
+    def data_received(self, data: bytes | memoryview, size: int | None = None) -> None:
+        """Bytes came from the transport; they are its own again when this returns.
+
+        All of `data`, or so many bytes at its begin.
+        """
         if self._silence_in is not None:
             self._silence_in.touch()
-        self._incoming.feed(data)
+        try:
+            if self._incoming.feed(data, size):
+                return
+        except BaseException as error:
+            self._fail(error)
+            return
         self._pump()
 
     def eof_received(self) -> bool:
@@ -353,54 +376,57 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
 
     @property
     def _can_take(self) -> bool:
-        if self._is_lost or self._is_aborted:
-            return False
         if self._opening is not None:
-            return not self._opening.is_waiting
-        if self._receiver is not None:
-            return not self._is_paused
-        return self._has_ended  # nobody will ever want them
+            return not (self._opening.is_waiting or self._is_dead)
+        return self._incoming.receive is not None
+
+    def _direct(self) -> None:
+        """Say where frames go from now on, after anything has changed that decides it."""
+        receive: Callable[[bytes], None] | None = None
+        receiver = self._receiver
+        if self._opening is not None or self._is_dead:
+            pass
+        elif receiver is None:
+            receive = self._receive if self._has_ended else None
+        elif not self._is_paused:
+            receive = receiver.frame_received if self._silence_out is None else self._receive
+        self._incoming.receive = receive
+
+    def _receive(self, frame: bytes) -> None:
+        """A frame came that may be a sign of life only, or one that nobody will ever want."""
+        if self._receiver is not None and frame:
+            self._receiver.frame_received(frame)
 
     def _pump(self) -> None:
         """Take every whole message that may be taken now."""
         incoming = self._incoming
         try:
-            while incoming.size >= 0 and self._can_take:
-                if self._opening is not None:
-                    self._opening.check_size(incoming.size)
-                    message = incoming.take(message_of)
-                    if message is None:
-                        break
-                    self._opening.take(message)
-                    continue
-                # Refused by its length alone, before its bytes are waited for.
-                if incoming.size > self._limits.frame_size + OVERHEAD:
-                    raise LimitExceeded(
-                        f"expected a frame of at most {self._limits.frame_size} bytes, got "
-                        f"{incoming.size - OVERHEAD}"
-                    )
-                assert self._decryptor is not None
-                frame = incoming.take(self._decryptor.decrypt)
-                if frame is None:
+            while self._opening is not None and incoming.size >= 0 and self._can_take:
+                self._opening.check_size(incoming.size)
+                message = incoming.take(message_of)
+                if message is None:
                     break
-                receiver = self._receiver
-                if receiver is not None and (frame or self._silence_out is None):
-                    try:  # as _deliver does it, one call less for each frame
-                        receiver.frame_received(frame)
-                    except Exception as error:
-                        self.abort(error)
-        except ProtomuxError as error:
-            self.abort(error)
-        except BaseException:  # KeyboardInterrupt in a hook: nobody knows what was taken
-            self.abort(StreamClosed("the application was interrupted while it took a frame"))
-            raise
-        if incoming.waiting:
-            incoming.keep()
+                self._opening.take(message)
+            incoming.hand_on()
+            most = self._limits.frame_size
+            if incoming.receive is not None and incoming.size > most + OVERHEAD:
+                got = incoming.size - OVERHEAD  # refused before its bytes are waited for
+                raise LimitExceeded(f"expected a frame of at most {most} bytes, got {got}")
+        except BaseException as error:
+            self._fail(error)
         # Some bytes are taken in even if nobody wants their frames yet: a stream that does not
         # read does not learn that its peer is gone.
         is_held = incoming.waiting > _HIGH_WATER and not self._can_take
         if is_held is not self._transport_is_held or self._peer_has_ended:
             self._update_reading(is_held)
+
+    def _fail(self, error: BaseException) -> None:
+        """What the peer sent was wrong, or failed in the receiver's hands."""
+        if isinstance(error, Exception):
+            self.abort(error)
+        else:  # KeyboardInterrupt in a hook: nobody knows what was taken
+            self.abort(StreamClosed("the application was interrupted while it took a frame"))
+            raise error
 
     def _update_reading(self, is_held: bool) -> None:
         """Let the transport read or not; answer the end of what the peer sends."""
@@ -461,7 +487,8 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
     def _prove(self, decryptor: Decryptor) -> None:
         """The peer's header was right: it has the keys of this handshake, and not a replay."""
         self._opening = None
-        self._decryptor = decryptor
+        self._incoming.opener = decryptor
+        self._direct()
         if not self._is_closing:
             self._clear_deadline()
 
@@ -528,6 +555,8 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
         if self._encryptor is None:
             return  # the early frames go first: _agree comes back here
         self._has_ended = True
+        self._encryptor = None
+        self._direct()
         if transport.can_write_eof():
             with suppress(OSError):  # the peer has reset the connection; reading will tell
                 transport.write_eof()
@@ -579,6 +608,8 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
             self._opening = None
         self._incoming.clear()
         self._early.clear()
+        self._encryptor = None
         super()._lose(error)
+        self._direct()
         if self._opened is not None:
             self._opened.set()

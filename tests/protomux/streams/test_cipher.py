@@ -108,7 +108,22 @@ def test_a_decryptor_that_begins_again_has_not_begun() -> None:
 def test_a_message_inside_other_bytes_is_read_in_place(kind: type[bytes]) -> None:
     encryptor, decryptor = pair()
     for size in (0, 100, 30_000):
-        data = b"before" + encryptor.encrypt(b"x" * size, b"head") + b"after"
-        assert data.startswith(b"beforehead")
-        found = decryptor.decrypt(kind(data), 10, len(data) - 5)
+        data = b"before" + encryptor.encrypt(b"x" * size) + b"after"
+        found = decryptor.decrypt(kind(data), 6, len(data) - 5)
         assert found == b"x" * size
+
+
+@pytest.mark.parametrize("length_size", [2, 3, 8])
+@pytest.mark.parametrize("size", [0, 100, 30_000])
+def test_the_length_of_a_message_stands_in_front_of_it(length_size: int, size: int) -> None:
+    encryptor, decryptor = pair()
+    message = encryptor.encrypt(b"x" * size, length_size)
+    assert int.from_bytes(message[:length_size], "little") == len(message) - length_size
+    assert decryptor.decrypt(message, length_size, len(message)) == b"x" * size
+
+
+def test_a_length_that_does_not_fit_uses_no_turn_of_the_cipher() -> None:
+    encryptor, decryptor = pair()
+    with pytest.raises(OverflowError):
+        encryptor.encrypt(bytes(300), 1)
+    assert decryptor.decrypt(encryptor.encrypt(b"x")) == b"x"

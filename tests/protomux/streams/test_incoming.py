@@ -4,10 +4,26 @@ from __future__ import annotations
 
 import pytest
 
+from protomux.encoding import BytesLike
 from protomux.streams.incoming import Incoming, message_of
 
 MESSAGES = [b"", b"a", b"b" * 300, bytes(70_000)]
 STREAM = b"".join(len(message).to_bytes(3, "little") + message for message in MESSAGES)
+LONGEST = len(MESSAGES[-1])
+
+
+class Opener:
+    """Finds every message as it was sent."""
+
+    def decrypt(self, data: BytesLike, start: int, end: int) -> bytes:
+        return message_of(data, start, end)
+
+
+def received(found: list[bytes], longest: float = LONGEST) -> Incoming:
+    incoming = Incoming(longest)
+    incoming.opener = Opener()
+    incoming.receive = found.append
+    return incoming
 
 
 def taken(incoming: Incoming) -> list[bytes]:
@@ -22,21 +38,21 @@ def taken(incoming: Incoming) -> list[bytes]:
 def test_messages_come_out_as_they_went_in(
     piece: int, kind: type[bytes] | type[bytearray] | type[memoryview]
 ) -> None:
-    incoming = Incoming()
-    found = []
+    found: list[bytes] = []
+    incoming, waiting = received(found), Incoming(LONGEST)
     for start in range(0, len(STREAM), piece):
-        memory = bytearray(STREAM[start : start + piece])
-        incoming.feed(kind(memory))
-        found += taken(incoming)
-        incoming.keep()
+        memory = bytearray(STREAM[start : start + piece] + b"???")
+        assert incoming.feed(kind(memory), len(memory) - 3)
+        assert not waiting.feed(kind(memory), len(memory) - 3)
         memory[:] = bytes(len(memory))  # it is used for something else now
-    assert found == MESSAGES
-    assert incoming.received == len(STREAM)
-    assert (incoming.waiting, incoming.size) == (0, -1)
+    assert found == taken(waiting) == MESSAGES
+    for one in (incoming, waiting):
+        assert one.received == len(STREAM)
+        assert (one.waiting, one.size) == (0, -1)
 
 
 def test_the_size_is_known_before_the_message_is_there() -> None:
-    incoming = Incoming()
+    incoming = Incoming(LONGEST)
     incoming.feed(b"\x01\x02")
     assert (incoming.size, incoming.waiting) == (-1, 2)
     incoming.feed(b"\x03")
@@ -46,22 +62,72 @@ def test_the_size_is_known_before_the_message_is_there() -> None:
     assert (incoming.size, incoming.waiting, incoming.received) == (-1, 0, 3)
 
 
-def test_what_was_taken_is_not_held() -> None:
-    incoming = Incoming()
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_what_is_too_long_stops_what_is_behind_it_before_it_is_there(kind: type[bytes]) -> None:
+    found: list[bytes] = []
+    incoming = received(found, 300)
+    head = len(STREAM) - LONGEST
+    assert incoming.feed(kind(STREAM[: head - 1]))
+    assert found == MESSAGES[:3]
+    assert not incoming.feed(kind(STREAM[head - 1 : head]))
+    assert not incoming.feed(kind(STREAM[head:] + STREAM))
+    assert not incoming.hand_on()
+    assert found == MESSAGES[:3]
+    assert incoming.size == LONGEST
+
+
+def test_messages_wait_until_somebody_receives_and_while_nobody_does() -> None:
+    found: list[bytes] = []
+    incoming = received(found)
+    incoming.receive = None
+    assert not incoming.feed(STREAM)
+
+    def receive_one(message: bytes) -> None:
+        found.append(message)
+        incoming.receive = None
+
+    incoming.receive = receive_one
+    assert not incoming.hand_on()
+    assert found == MESSAGES[:1]
+
+    def receive_another(message: bytes) -> None:
+        found.append(message)
+        incoming.receive = found.append
+
+    incoming.receive = receive_another
+    assert incoming.hand_on()
+    assert found == MESSAGES
+
+
+def test_what_was_handed_on_is_not_held() -> None:
     memory = bytearray(STREAM)
     with memoryview(memory) as view:
-        incoming.feed(view)
-        assert taken(incoming) == MESSAGES
+        assert received([]).feed(view)
     memory.clear()  # BufferError while anybody looks at it
 
 
-def test_a_reader_that_raises_has_had_its_message() -> None:
-    incoming = Incoming()
+def test_what_waits_does_not_hold_the_memory_it_came_in() -> None:
+    incoming = Incoming(LONGEST)
+    memory = bytearray(STREAM)
+    with memoryview(memory) as view:
+        incoming.feed(view)
+    memory.clear()
+    assert taken(incoming) == MESSAGES
+
+
+def test_a_reader_or_receiver_that_raises_has_had_its_message() -> None:
+    found: list[bytes] = []
+    incoming = Incoming(LONGEST)
     incoming.feed(STREAM)
 
-    def refuse(_data: object, _start: int, _end: int) -> None:
+    def refuse(*_: object) -> None:
         raise ValueError
 
     with pytest.raises(ValueError):  # noqa: PT011 - the reader's own, without a text
         incoming.take(refuse)
-    assert taken(incoming) == MESSAGES[1:]
+    incoming.opener, incoming.receive = Opener(), refuse
+    with pytest.raises(ValueError):  # noqa: PT011
+        incoming.hand_on()
+    incoming.receive = found.append
+    assert incoming.hand_on()
+    assert found == MESSAGES[2:]

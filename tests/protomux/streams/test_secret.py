@@ -812,7 +812,7 @@ async def test_an_interrupted_receiver_ends_the_stream() -> None:
     await opened(a, b)
     await ticks()
     assert a._encryptor is not None
-    data = a._encryptor.encrypt(b"frame", (5 + 17).to_bytes(3, "little"))
+    data = a._encryptor.encrypt(b"frame", 3)
     Interrupted(b)
     with pytest.raises(KeyboardInterrupt):
         b.data_received(data)
@@ -829,6 +829,7 @@ async def test_an_interrupted_receiver_ends_the_stream_also_when_it_had_paused()
     a.write(b"frame")
     await until(lambda: b._incoming.waiting)
     b._is_paused = False
+    b._direct()
     with pytest.raises(KeyboardInterrupt):
         b._pump_now()
     await closed(a, b)
