@@ -82,7 +82,7 @@ _TABLE: Final = (
         "fanout",
         "fanout",
         "streams",
-        amount={"count": 200, "warm": 20, "streams": 1_000},
+        amount={"count": 100, "warm": 20, "streams": 1_000},
         shape={"keys": 10},
         product=("count", "streams"),
         bar=1.5,

@@ -798,6 +798,7 @@ cdef class Intake:
     cdef public object _bodies
     cdef public object _frames
     cdef public object _frames_size
+    cdef public double _longest
     cdef public Py_ssize_t _pauses
     cdef public Py_ssize_t _stream_pauses
     cdef public Py_ssize_t _left
@@ -812,7 +813,7 @@ cdef class Intake:
         if self._is_closed:
             return
         if (self._pauses or self._stream_pauses or self._turn_is_due
-                or len(frame) > self._limits.frame_size):
+                or len(frame) > self._longest):
             self._keep(frame)
         else:
             self._take(frame)
@@ -894,12 +895,15 @@ cdef class TokenBucket:
         self.since = now
         return level if level < self.burst else self.burst
 
-    def take(self, double cost, double now):
-        """Take `cost`; return the seconds until there is nothing owed, 0 if there is not."""
+    cdef inline double draw(self, double cost, double now) noexcept:
         self.level = self.fill(now) - cost
         if self.level >= 0:
             return 0.0
         return -self.level / self.per_second if self.per_second else INFINITY
+
+    def take(self, double cost, double now):
+        """Take `cost`; return the seconds until there is nothing owed, 0 if there is not."""
+        return self.draw(cost, now)
 
     def take_if_there(self, double cost, double now):
         """Take `cost` if so much is there; tell whether it was."""
@@ -908,6 +912,21 @@ cdef class TokenBucket:
             return False
         self.level -= cost
         return True
+
+
+cdef class Meter:
+    """Bounds messages, and what is in them, by a bucket of each."""
+
+    cdef TokenBucket messages
+    cdef TokenBucket entries
+
+    def __init__(self, messages, entries, double now):
+        self.messages = TokenBucket(messages, now)
+        self.entries = TokenBucket(entries, now)
+
+    def take(self, double entries, double now):
+        """Take a message of so many entries; return the seconds until nothing is owed for it."""
+        return max(self.messages.draw(1, now), self.entries.draw(entries, now))
 
 
 cdef class Incoming:

@@ -79,6 +79,7 @@ class Intake:
         "_is_closed",
         "_left",
         "_limits",
+        "_longest",
         "_loop",
         "_paused_since",
         "_paused_until",
@@ -106,6 +107,7 @@ class Intake:
         self._stream = stream
         self._fail = fail
         self._limits = limits
+        self._longest: float = limits.frame_size
         self._loop = loop
         self._pauses = 0
         self._stream_pauses = 0
@@ -130,12 +132,7 @@ class Intake:
         """A frame came."""
         if self._is_closed:
             return
-        if (
-            self._pauses
-            or self._stream_pauses
-            or self._turn_is_due
-            or len(frame) > self._limits.frame_size
-        ):
+        if self._pauses or self._stream_pauses or self._turn_is_due or len(frame) > self._longest:
             self._keep(frame)
         else:
             self._take(frame)

@@ -7,7 +7,7 @@ from typing import Final, Protocol
 from protomux import LimitExceeded, Protomux
 from protomux_wakeup.limits import Limits
 from protomux_wakeup.metrics import Stats
-from protomux_wakeup.throttle import TokenBucket
+from protomux_wakeup.throttle import Meter, TokenBucket
 
 __all__ = ["Carrier", "CarrierHost"]
 
@@ -39,9 +39,9 @@ class Carrier:
 
     __slots__ = (
         "_announces",
-        "_entries",
         "_host",
         "_lookups",
+        "_loop",
         "_topics",
         "is_shared",
         "limits",
@@ -61,9 +61,9 @@ class Carrier:
         self.stats = stats
         self.is_shared = False
         self._host = host
-        now = mux.loop.time()
-        self._announces = TokenBucket(limits.announces, now)
-        self._entries = TokenBucket(limits.entries, now)
+        self._loop = mux.loop
+        now = self._loop.time()
+        self._announces = Meter(limits.announces, limits.entries, now)
         self._lookups = TokenBucket(limits.lookups, now)
         self._topics = TokenBucket(limits.asked_topics, now)
 
@@ -81,28 +81,24 @@ class Carrier:
 
     def announced(self, entries: int) -> None:
         """The peer announced so many entries."""
-        now = self.mux.loop.time()
-        seconds = self._announces.take(1, now)
-        longer = self._entries.take(entries, now)
-        if seconds or longer:
-            self._pause(max(seconds, longer))
+        seconds = self._announces.take(entries, self._loop.time())
+        if seconds:
+            self.mux.pause_reading(seconds)
 
     def asked(self) -> None:
         """The peer sent a lookup, or an info."""
-        self._pause(self._lookups.take(1, self.mux.loop.time()))
+        seconds = self._lookups.take(1, self._loop.time())
+        if seconds:
+            self.mux.pause_reading(seconds)
 
     def may_open(self) -> bool:
         """Tell whether the peer may open one more topic by itself."""
-        return self._topics.take_if_there(1, self.mux.loop.time())
+        return self._topics.take_if_there(1, self._loop.time())
 
     def proved_wrong(self) -> None:
         """The peer sent a wrong proof."""
-        self._topics.take(_WRONG_PROOF, self.mux.loop.time())
+        self._topics.take(_WRONG_PROOF, self._loop.time())
 
     def overflow(self, what: str, most: int) -> None:
         """Destroy the stream: its peer is past a bound of `most` such things."""
         self.mux.destroy(LimitExceeded(f"expected at most {most} {what}, one more came"))
-
-    def _pause(self, seconds: float) -> None:
-        if seconds > 0:
-            self.mux.pause_reading(seconds)

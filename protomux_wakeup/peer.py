@@ -7,7 +7,7 @@ when it does.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 from protomux import Channel, LimitExceeded
@@ -26,9 +26,13 @@ _LOOKUP, _ANNOUNCE, _INFO = (
 )
 
 
-def announce_body(writers: Iterable[tuple[bytes, int]]) -> bytes:
-    """Return the body of an announce; one is enough for many peers."""
-    return _ANNOUNCE + messages.announce.encode(writers)
+def announce_body(writers: Sequence[tuple[bytes, int]], most: float) -> bytes | None:
+    """Return the body of an announce; one is enough for many peers.
+
+    None for more than `most` entries, which go in parts. Raises EncodingError as `announce` does.
+    """
+    body = _ANNOUNCE + messages.announce.encode(writers)
+    return body if len(writers) <= most else None
 
 
 class PeerTopic(Protocol):
@@ -143,20 +147,16 @@ class Peer:
         self._wait().look_up(lookup)
         return False
 
-    def send_announce(self, writers: Sequence[tuple[bytes, int]], body: bytes) -> bool:
+    def send_announce(self, writers: Sequence[tuple[bytes, int]], body: bytes | None) -> bool:
         """Tell the peer of `writers`, of which `body` is the `announce_body`."""
-        carrier, channel = self.carrier, self.channel
-        if (
-            self._backlog is None
-            and channel.drained
-            and len(writers) <= carrier.limits.announce_entries
-        ):
+        channel = self.channel
+        if body is not None and self._backlog is None and channel.drained:
             try:
                 is_drained = channel.send_body(body)
             except LimitExceeded:
                 pass  # too large for a frame, so it goes in parts
             else:
-                carrier.stats.wire_announce.tx += 1
+                self.carrier.stats.wire_announce.tx += 1
                 return is_drained
         was_behind = self._backlog is not None
         backlog = self._wait()
@@ -182,7 +182,7 @@ class Peer:
     def _send(self, message: Info | Lookup | list[tuple[bytes, int]]) -> bool:
         stats = self.carrier.stats
         if isinstance(message, list):
-            is_drained = self.channel.send_body(announce_body(message))
+            is_drained = self.channel.send_body(_ANNOUNCE + messages.announce.encode(message))
             stats.wire_announce.tx += 1
         elif isinstance(message, Lookup):
             is_drained = self.channel.send_body(_LOOKUP + messages.lookup.encode(message))

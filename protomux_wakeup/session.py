@@ -179,7 +179,7 @@ class Session:
             return False
         if not isinstance(writers, list):
             writers = messages.writers_of(writers)
-        return peer.send_announce(writers, announce_body(writers))
+        return peer.send_announce(writers, announce_body(writers, self._limits.announce_entries))
 
     def announce_by_stream(
         self, stream: FramedStream | Protomux, writers: Iterable[tuple[bytes, int]]
@@ -194,7 +194,7 @@ class Session:
             return
         if not isinstance(writers, list):
             writers = messages.writers_of(writers)
-        body = announce_body(writers)
+        body = announce_body(writers, self._limits.announce_entries)
         for peer in self.topic.peers:
             if not (peer.is_removed or self.is_destroyed):  # by the hook of another
                 peer.send_announce(writers, body)
@@ -261,7 +261,7 @@ class Session:
         elif not self.is_destroyed:  # the short way to what comes most
             hook = self._on_announce
             if hook is not None:
-                peer.channel.run_hook(hook, writers, peer, self)
+                peer.channel.run_hook(hook, (writers, peer, self))
 
     def looked_up(self, lookup: Lookup, peer: Peer) -> None:
         """`peer` asked us."""
@@ -294,7 +294,7 @@ class Session:
             self._queue(event(peer, *said))
         hook: Hook | None = getattr(self, name)
         if hook is not None:
-            peer.channel.run_hook(hook, *said, peer, self)
+            peer.channel.run_hook(hook, (*said, peer, self))
 
     def _queue(self, event: Event) -> None:
         for events in list(self._events or ()):

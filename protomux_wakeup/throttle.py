@@ -7,7 +7,7 @@ from math import inf
 from protomux.speedups import twin
 from protomux_wakeup.limits import Rate
 
-__all__ = ["TokenBucket"]
+__all__ = ["Meter", "TokenBucket"]
 
 
 @twin
@@ -40,3 +40,18 @@ class TokenBucket:
             return False
         self._level -= cost
         return True
+
+
+@twin
+class Meter:
+    """Bounds messages, and what is in them, by a bucket of each."""
+
+    __slots__ = ("_entries", "_messages")
+
+    def __init__(self, messages: Rate, entries: Rate, now: float) -> None:
+        self._messages = TokenBucket(messages, now)
+        self._entries = TokenBucket(entries, now)
+
+    def take(self, entries: float, now: float) -> float:
+        """Take a message of so many entries; return the seconds until nothing is owed for it."""
+        return max(self._messages.take(1, now), self._entries.take(entries, now))

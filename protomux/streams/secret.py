@@ -258,15 +258,19 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
         Returns False where it is better to wait for `resume_writing`, and for a stream that has
         closed, which drops the frame. Frames written before the stream is open wait for that.
         """
-        if len(frame) > MAX_FRAME:
-            raise LimitExceeded(f"expected a frame of at most {MAX_FRAME} bytes, got {len(frame)}")
         encryptor, transport = self._encryptor, self._transport
         if encryptor is not None and transport is not None:
+            try:
+                message = encryptor.encrypt(frame, LENGTH_SIZE)
+            except OverflowError:
+                raise _too_large(frame) from None
             if self._silence_out is not None:
                 self._silence_out.touch()
             # Not writelines, which would save a copy: in asyncio of Python 3.12 and 3.13 it knows
             # neither pause_writing nor connections that are lost.
-            transport.write(encryptor.encrypt(frame, LENGTH_SIZE))
+            transport.write(message)
+        elif len(frame) > MAX_FRAME:
+            raise _too_large(frame)
         elif self._has_ended or self._is_dead:
             return False
         else:
@@ -613,3 +617,7 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
         self._direct()
         if self._opened is not None:
             self._opened.set()
+
+
+def _too_large(frame: bytes) -> LimitExceeded:
+    return LimitExceeded(f"expected a frame of at most {MAX_FRAME} bytes, got {len(frame)}")
