@@ -362,11 +362,12 @@ def test_a_body_that_is_none_is_refused_and_leaves_no_trace(channel: Any, body: 
 
 
 AMOUNTS = st.floats(0, 1e9) | st.just(math.inf)
+RATES = st.builds(Rate, st.integers(0, 2**40), AMOUNTS)
 
 
 @examples(300)
 @given(
-    st.builds(Rate, st.integers(0, 2**40), AMOUNTS),
+    RATES,
     st.lists(st.tuples(st.booleans(), AMOUNTS, st.floats(0, 1e6)), max_size=20),
 )
 def test_a_bucket_counts_alike(rate: Rate, steps: list[tuple[bool, float, float]]) -> None:
@@ -376,5 +377,17 @@ def test_a_bucket_counts_alike(rate: Rate, steps: list[tuple[bool, float, float]
         now += later
         name = "take_if_there" if if_there else "take"
         found, expected = (getattr(each, name)(cost, now) for each in (compiled, reference))
+        assert type(found) is type(expected)
+        assert found == pytest.approx(expected, rel=1e-12, nan_ok=True)
+
+
+@examples(300)
+@given(RATES, RATES, st.lists(st.tuples(AMOUNTS, st.floats(0, 1e6)), max_size=20))
+def test_a_meter_counts_alike(messages: Rate, entries: Rate, steps: list[Any]) -> None:
+    now = 0.0
+    compiled, reference = (twin(messages, entries, now) for twin in twins("Meter"))
+    for taken, later in steps:
+        now += later
+        found, expected = (each.take(taken, now) for each in (compiled, reference))
         assert type(found) is type(expected)
         assert found == pytest.approx(expected, rel=1e-12, nan_ok=True)

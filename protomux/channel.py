@@ -26,7 +26,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import IntEnum, auto
-from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Protocol, Self, TypeAlias, TypeVar
 
 from protomux.encoding import Encoding, raw, uint
 from protomux.errors import StreamClosed
@@ -156,14 +156,17 @@ class Handlers:
 
     __slots__ = ("types",)
 
-    def __init__(self, specs: Iterable[MessageSpec]) -> None:
-        self.types: Final = tuple(
-            [
-                Handler(**spec)
-                if isinstance(spec, Mapping)
-                else Handler(*(spec if isinstance(spec, tuple) else (spec,)))
-                for spec in specs
-            ]
+    def __init__(self, types: Iterable[Handler[Any]]) -> None:
+        self.types: Final = tuple(types)
+
+    @classmethod
+    def of(cls, specs: Iterable[MessageSpec]) -> Self:
+        """Return the handlers that `specs` describe, in order."""
+        return cls(
+            Handler(**spec)
+            if isinstance(spec, Mapping)
+            else Handler(*(spec if isinstance(spec, tuple) else (spec,)))
+            for spec in specs
         )
 
 
@@ -269,7 +272,7 @@ class Channel:
         self._link = link
         self._messages: list[Message[Any]] | None = None
         if not isinstance(messages, Handlers):
-            messages = Handlers(messages)
+            messages = Handlers.of(messages)
         self._handlers: Sequence[Handler[Any]] = messages.types
         self._encoding = handshake
         self._state = _CREATED

@@ -180,7 +180,7 @@ class Protomux:
             handshake: encoding of what goes along with the open, both ways.
             messages: the message types in order, each an encoding, (encoding, on_message), the
                 keyword arguments of `Channel.add_message`, or None for one that is skipped. Who
-                creates many channels of one protocol makes `Handlers` of them once.
+                creates many channels of one protocol makes `Handlers.of` them once.
             on_open: on_open(handshake, channel) when both sides are open.
             on_close: on_close(is_remote, channel).
             on_destroy: on_destroy(channel) when the last hook has ended after the close.

@@ -114,7 +114,7 @@ def handlers(announce_entries: int) -> Handlers:
 
     An announce may have so many entries.
     """
-    return Handlers(
+    return Handlers.of(
         [
             (messages.lookup, _looked_up),
             (messages.AnnounceEncoding(announce_entries), _announced),
