@@ -95,7 +95,6 @@ FEEDS = st.tuples(
     st.just("feed"),
     st.integers(0, 40) | st.sampled_from([1, 3, 0x105, 0x10206, 0x20000]),
     st.sampled_from([*KINDS, strided, None, None, None]),
-    st.none() | st.integers(0, 3),
 )
 DIRECTIONS = st.sampled_from([("direct", True), ("direct", True), ("direct", False)])
 READERS = st.sampled_from(["copy", "raise", "hold", ("take", "copy"), ("clear",)]) | DIRECTIONS
@@ -125,18 +124,18 @@ class Arrival:
 
     def act(self, step: Step) -> None:
         match step:
-            case "feed", size, kind, more:
+            case "feed", size, kind:
                 piece, self.rest = self.rest[:size], self.rest[size:]
-                sizes = () if more is None else (len(piece),)
-                piece += b"?" * (more or 0)
                 if kind is None:
                     self.lent.append(bytearray(piece))
-                    said = outcome(self.incoming.feed, memoryview(self.lent[-1]), *sizes)
+                    said = outcome(self.incoming.feed, memoryview(self.lent[-1]))
                 else:
-                    said = outcome(self.incoming.feed, kind(piece), *sizes)
+                    said = outcome(self.incoming.feed, kind(piece))
+                if said[0] == "raised":
+                    self.incoming.clear()
                 self.use_memory_again()
             case "direct", is_wanted:
-                self.incoming.receive = self.receive if is_wanted else None
+                self.incoming.taker = self if is_wanted else None
                 return
             case "take", reader:
                 said = outcome(self.incoming.take, lambda *found: self.read(reader, *found))
@@ -161,7 +160,7 @@ class Arrival:
         self.on_decrypt()
         return frame
 
-    def receive(self, frame: bytes) -> None:
+    def frame_received(self, frame: bytes) -> None:
         self.log.append(("receive", frame, self.incoming.size, self.incoming.waiting))
         self.on_receive()
 

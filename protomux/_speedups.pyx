@@ -934,23 +934,21 @@ cdef class Incoming:
 
     cdef public object _data
     cdef public object opener
-    cdef public object receive
+    cdef public object taker
     cdef public double _longest
     cdef public Py_ssize_t _position
     cdef public long long received
     cdef public Py_ssize_t waiting
     cdef public Py_ssize_t size
 
-    def feed(self, data, size=None):
-        """So much more came: `data`, or so many bytes at its begin. Then `hand_on`."""
-        cdef Py_ssize_t all_ = len(data)
-        cdef Py_ssize_t more = all_
-        if size is not None:
-            more = min(more, <Py_ssize_t>size)
+    def feed(self, data, /):
+        """So much more came: then `hand_on`."""
+        cdef Py_ssize_t more = len(data)
         if more == 0:
             return self.hand_on()
         if self.waiting:
-            self._data += data if more == all_ else data[:more]
+            kept = self._data if isinstance(self._data, bytearray) else self._keep()
+            kept += data
         else:
             # Not to be taken for our own, which `_keep` changes.
             self._data = memoryview(data) if isinstance(data, bytearray) else data
@@ -958,11 +956,7 @@ cdef class Incoming:
         self.received += more
         self.waiting += more
         self.find_size()
-        try:
-            return self.hand_on()
-        finally:
-            if self.waiting:
-                self._keep()
+        return self.hand_on()
 
     def take(self, read, /):
         """Step behind the next message and return `read(data, start, end)` of it."""
@@ -975,11 +969,13 @@ cdef class Incoming:
         return read(data, start, end)
 
     cpdef hand_on(self):
-        """Let each message that is there as a whole be received."""
+        """Let each message that is there as a whole be taken."""
         cdef Py_ssize_t start, end
-        while self.receive is not None and self.size <= self._longest:
+        is_all = False
+        while self.taker is not None and self.size <= self._longest:
             if self.size < 0 or self.waiting < LENGTH + self.size:
-                return True
+                is_all = True
+                break
             start = self._position + LENGTH
             end = start + self.size
             opener = self.opener
@@ -989,8 +985,11 @@ cdef class Incoming:
             if frame is None:
                 frame = opener.decrypt(data, start, end)
             data = None  # nothing of what was taken is held
-            self.receive(frame)
-        return False
+            self.taker.frame_received(frame)
+            frame = None
+        if self.waiting:
+            self._keep()
+        return is_all
 
     cdef int step(self) except -1:
         """Step behind the next message."""

@@ -146,18 +146,14 @@ class Handler(Generic[T]):
         self.on_message = on_message
 
 
-class Handlers:
+class Handlers(tuple[Handler[Any], ...]):
     """The message types of a protocol, made once for all of its channels.
 
     Attributes:
-        types: what is done with each, in order. A tuple itself, in which Python finds one faster
-            than in a subclass of tuple.
+        types: the same as a tuple itself, in which Python finds one faster than in a subclass.
     """
 
-    __slots__ = ("types",)
-
-    def __init__(self, types: Iterable[Handler[Any]]) -> None:
-        self.types: Final = tuple(types)
+    types: tuple[Handler[Any], ...]
 
     @classmethod
     def of(cls, specs: Iterable[MessageSpec]) -> Self:
@@ -168,6 +164,12 @@ class Handlers:
             else Handler(*(spec if isinstance(spec, tuple) else (spec,)))
             for spec in specs
         )
+
+    def __new__(cls, types: Iterable[Handler[Any]] = ()) -> Self:
+        """Make them of handlers."""
+        made = super().__new__(cls, types)
+        made.types = tuple(made)
+        return made
 
 
 class Message(Handler[T]):

@@ -107,7 +107,7 @@ class Intake:
         self._stream = stream
         self._fail = fail
         self._limits = limits
-        self._longest: float = limits.frame_size
+        self._longest: float = min(limits.frame_size, 2**62)  # the twin's have 64 bits
         self._loop = loop
         self._pauses = 0
         self._stream_pauses = 0

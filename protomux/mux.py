@@ -262,13 +262,9 @@ class Protomux:
 
     # What the stream tells us.
 
-    @property
-    def frame_received(self) -> Callable[[bytes], None]:
-        """What takes a frame that came. What is wrong with it ends the stream, and is not raised.
-
-        The intake's own method, since every call less counts there.
-        """
-        return self._intake.take
+    def frame_received(self, frame: bytes) -> None:
+        """A frame came. Whatever is wrong with it ends in the stream's end, not in a raise."""
+        self._intake.take(frame)
 
     def pause_writing(self) -> None:
         """The stream asks to wait with more frames."""

@@ -116,7 +116,7 @@ class FrameWriter:
         self._tick_end = TickEnd.of(loop)
         self._builder = FrameBuilder(limits.batch_size, limits.batch_messages, limits.frame_size)
         self._longest = limits.frame_size - FRAME_OVERHEAD
-        self._unsent_size = limits.unsent_size
+        self._unsent_size: float = min(limits.unsent_size, 2**62)  # the twin's have 64 bits
         self.drained = True
         self._corks = 0
         self._flush_is_due = False

@@ -6,7 +6,7 @@ Each message has its length in front, 24 bits little endian.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Protocol, TypeVar, cast
+from typing import Final, Protocol, TypeVar
 
 from protomux.encoding import BytesLike
 from protomux.speedups import twin
@@ -18,12 +18,23 @@ T = TypeVar("T")
 LENGTH_SIZE: Final = 3
 """Bytes of the length in front of a message."""
 
+_MOST: Final = 2**24
+"""No message has so many bytes: its length has 24 bits."""
+
 
 class Opener(Protocol):
     """What opens messages: a `Decryptor`."""
 
     def decrypt(self, data: BytesLike, start: int, end: int, /) -> bytes:
         """Return what is in the message `data[start:end]`."""
+        ...
+
+
+class Taker(Protocol):
+    """What takes what was in them: a receiver of frames."""
+
+    def frame_received(self, frame: bytes, /) -> None:
+        """One whole frame, in order."""
         ...
 
 
@@ -35,7 +46,7 @@ class Incoming:
     and never copied here. What has to wait is.
 
     Attributes:
-        receive: receive(frame) for what was in each message, as it comes; None: they wait.
+        taker: takes what was in each message, as it comes; while it is None they wait.
         opener: opens the messages that are handed on.
         received: bytes that came in all.
         waiting: bytes that were not taken yet, lengths among them.
@@ -47,32 +58,35 @@ class Incoming:
         "_longest",
         "_position",
         "opener",
-        "receive",
         "received",
         "size",
+        "taker",
         "waiting",
     )
 
     def __init__(self, longest: float) -> None:
         """Hand on no message of more than `longest` bytes, nor what is behind it."""
-        self._longest = longest
+        self._longest = min(longest, _MOST)
         self._data: BytesLike = b""
         self._position = 0
         self.opener: Opener | None = None
-        self.receive: Callable[[bytes], None] | None = None
+        self.taker: Taker | None = None
         self.received = 0
         self.waiting = 0
         self.size = -1
 
-    def feed(self, data: BytesLike, size: int | None = None) -> bool:
-        """So much more came: `data`, or so many bytes at its begin. Then `hand_on`."""
-        more = len(data) if size is None else min(size, len(data))
+    def feed(self, data: BytesLike, /) -> bool:
+        """So much more came: then `hand_on`. `data` is not looked at any more after that.
+
+        But for one that raises, whose caller goes on with `clear`.
+        """
+        more = len(data)
         if more == 0:
             return self.hand_on()
         if self.waiting:
-            kept = cast(bytearray, self._data)
-            kept += data if more == len(data) else data[:more]
-            self._data = kept
+            # No bytearray where what is handed on brought more.
+            kept = self._data if isinstance(self._data, bytearray) else self._keep()
+            kept += data
         else:
             # Not to be taken for our own, which `_keep` changes.
             self._data = memoryview(data) if isinstance(data, bytearray) else data
@@ -80,11 +94,7 @@ class Incoming:
         self.received += more
         self.waiting += more
         self._find_size()
-        try:
-            return self.hand_on()
-        finally:
-            if self.waiting:
-                self._keep()
+        return self.hand_on()
 
     def take(self, read: Callable[[BytesLike, int, int], T]) -> T | None:
         """Step behind the next message and return `read(data, start, end)` of it.
@@ -106,26 +116,32 @@ class Incoming:
         return read(data, start, end)
 
     def hand_on(self) -> bool:
-        """Let each message that is there as a whole be received.
+        """Let each message that is there as a whole be taken.
 
-        Returns False where that is not all: nobody receives, or the next one is too long.
+        Returns False where that is not all: nobody takes them, or the next one is too long.
         """
-        while self.receive is not None and self.size <= self._longest:
+        is_all = False
+        while self.taker is not None and self.size <= self._longest:
             if self.size < 0 or self.waiting < LENGTH_SIZE + self.size:
-                return True
+                is_all = True
+                break
             assert self.opener is not None
             frame = self._step(self.opener.decrypt)
-            self.receive(frame)
-        return False
+            self.taker.frame_received(frame)
+        if self.waiting:
+            self._keep()
+        return is_all
 
-    def _keep(self) -> None:
+    def _keep(self) -> bytearray:
         """Copy what waits, since the memory of what was fed is used for something else now."""
-        if isinstance(self._data, bytearray):
-            del self._data[: self._position]
+        data = self._data
+        if isinstance(data, bytearray):
+            del data[: self._position]
         else:
-            with memoryview(self._data) as view:
-                self._data = bytearray(view[self._position : self._position + self.waiting])
+            with memoryview(data) as view:
+                self._data = data = bytearray(view[self._position :])
         self._position = 0
+        return data
 
     def clear(self) -> None:
         """Drop what waits."""

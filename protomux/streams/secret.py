@@ -33,7 +33,7 @@ from protomux.streams.admission import Admission, Firewall
 from protomux.streams.base import BaseStream, FrameReceiver
 from protomux.streams.cipher import OVERHEAD, Decryptor, Encryptor
 from protomux.streams.idle import IdleTimer
-from protomux.streams.incoming import LENGTH_SIZE, Incoming, message_of
+from protomux.streams.incoming import LENGTH_SIZE, Incoming, Taker, message_of
 from protomux.streams.noise import Handshake
 from protomux.streams.opening import Opening
 
@@ -76,6 +76,20 @@ class _Scratch(threading.local):
 _scratch: Final = _Scratch()
 
 
+class _Sieve:
+    """Takes frames in place of a receiver, and drops those that are only a sign of life."""
+
+    __slots__ = ("_receiver",)
+
+    def __init__(self, receiver: FrameReceiver | None) -> None:
+        self._receiver = receiver
+
+    def frame_received(self, frame: bytes) -> None:
+        """One frame; none of them is for anybody where there is no receiver."""
+        if self._receiver is not None and frame:
+            self._receiver.frame_received(frame)
+
+
 class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
     """An encrypted `FramedStream`; the asyncio.Protocol of the transport that carries it.
 
@@ -102,7 +116,6 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
         "_opened",
         "_opening",
         "_peer_has_ended",
-        "_room",
         "_silence_in",
         "_silence_out",
         "_transport",
@@ -169,7 +182,6 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
         self._opened: asyncio.Event | None = None
         # reading
         self._incoming = Incoming(limits.frame_size + OVERHEAD)
-        self._room: memoryview
         self._peer_has_ended = False
         self._transport_is_held = False
         # writing
@@ -308,7 +320,6 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The transport is there: begin the handshake."""
         self._transport = cast(asyncio.Transport, transport)
-        self._room = _scratch.view
         if self._is_dead:
             self._transport.abort()
             return
@@ -323,21 +334,18 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return where the transport may put what it reads, until it says `buffer_updated`."""
-        return self._room
+        return _scratch.view[:]
 
     def buffer_updated(self, nbytes: int) -> None:
         """So many bytes came from the transport."""
-        self.data_received(self._room, nbytes)
+        self.data_received(_scratch.view[:nbytes])
 
-    def data_received(self, data: bytes | memoryview, size: int | None = None) -> None:
-        """Bytes came from the transport; they are its own again when this returns.
-
-        All of `data`, or so many bytes at its begin.
-        """
+    def data_received(self, data: bytes | memoryview) -> None:
+        """Bytes came from the transport; they are its own again when this returns."""
         if self._silence_in is not None:
             self._silence_in.touch()
         try:
-            if self._incoming.feed(data, size):
+            if self._incoming.feed(data):
                 return
         except BaseException as error:
             self._fail(error)
@@ -382,24 +390,19 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
     def _can_take(self) -> bool:
         if self._opening is not None:
             return not (self._opening.is_waiting or self._is_dead)
-        return self._incoming.receive is not None
+        return self._incoming.taker is not None
 
     def _direct(self) -> None:
         """Say where frames go from now on, after anything has changed that decides it."""
-        receive: Callable[[bytes], None] | None = None
+        taker: Taker | None = None
         receiver = self._receiver
         if self._opening is not None or self._is_dead:
             pass
         elif receiver is None:
-            receive = self._receive if self._has_ended else None
+            taker = _Sieve(None) if self._has_ended else None  # nobody will ever want them
         elif not self._is_paused:
-            receive = receiver.frame_received if self._silence_out is None else self._receive
-        self._incoming.receive = receive
-
-    def _receive(self, frame: bytes) -> None:
-        """A frame came that may be a sign of life only, or one that nobody will ever want."""
-        if self._receiver is not None and frame:
-            self._receiver.frame_received(frame)
+            taker = receiver if self._silence_out is None else _Sieve(receiver)
+        self._incoming.taker = taker
 
     def _pump(self) -> None:
         """Take every whole message that may be taken now."""
@@ -413,7 +416,7 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
                 self._opening.take(message)
             incoming.hand_on()
             most = self._limits.frame_size
-            if incoming.receive is not None and incoming.size > most + OVERHEAD:
+            if incoming.taker is not None and incoming.size > most + OVERHEAD:
                 got = incoming.size - OVERHEAD  # refused before its bytes are waited for
                 raise LimitExceeded(f"expected a frame of at most {most} bytes, got {got}")
         except BaseException as error:

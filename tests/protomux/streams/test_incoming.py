@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from protomux.encoding import BytesLike
@@ -19,10 +21,20 @@ class Opener:
         return message_of(data, start, end)
 
 
+class Taker:
+    """Takes frames, and does something with each."""
+
+    def __init__(self, take: Callable[[bytes], object]) -> None:
+        self.take = take
+
+    def frame_received(self, frame: bytes) -> None:
+        self.take(frame)
+
+
 def received(found: list[bytes], longest: float = LONGEST) -> Incoming:
     incoming = Incoming(longest)
     incoming.opener = Opener()
-    incoming.receive = found.append
+    incoming.taker = Taker(found.append)
     return incoming
 
 
@@ -41,9 +53,9 @@ def test_messages_come_out_as_they_went_in(
     found: list[bytes] = []
     incoming, waiting = received(found), Incoming(LONGEST)
     for start in range(0, len(STREAM), piece):
-        memory = bytearray(STREAM[start : start + piece] + b"???")
-        assert incoming.feed(kind(memory), len(memory) - 3)
-        assert not waiting.feed(kind(memory), len(memory) - 3)
+        memory = bytearray(STREAM[start : start + piece])
+        assert incoming.feed(kind(memory))
+        assert not waiting.feed(kind(memory))
         memory[:] = bytes(len(memory))  # it is used for something else now
     assert found == taken(waiting) == MESSAGES
     for one in (incoming, waiting):
@@ -79,22 +91,22 @@ def test_what_is_too_long_stops_what_is_behind_it_before_it_is_there(kind: type[
 def test_messages_wait_until_somebody_receives_and_while_nobody_does() -> None:
     found: list[bytes] = []
     incoming = received(found)
-    incoming.receive = None
+    incoming.taker = None
     assert not incoming.feed(STREAM)
 
     def receive_one(message: bytes) -> None:
         found.append(message)
-        incoming.receive = None
+        incoming.taker = None
 
-    incoming.receive = receive_one
+    incoming.taker = Taker(receive_one)
     assert not incoming.hand_on()
     assert found == MESSAGES[:1]
 
     def receive_another(message: bytes) -> None:
         found.append(message)
-        incoming.receive = found.append
+        incoming.taker = Taker(found.append)
 
-    incoming.receive = receive_another
+    incoming.taker = Taker(receive_another)
     assert incoming.hand_on()
     assert found == MESSAGES
 
@@ -125,9 +137,31 @@ def test_a_reader_or_receiver_that_raises_has_had_its_message() -> None:
 
     with pytest.raises(ValueError):  # noqa: PT011 - the reader's own, without a text
         incoming.take(refuse)
-    incoming.opener, incoming.receive = Opener(), refuse
+    incoming.opener, incoming.taker = Opener(), Taker(refuse)
     with pytest.raises(ValueError):  # noqa: PT011
         incoming.hand_on()
-    incoming.receive = found.append
+    incoming.taker = Taker(found.append)
     assert incoming.hand_on()
     assert found == MESSAGES[2:]
+
+
+def test_what_comes_while_messages_are_handed_on_stays_in_order() -> None:
+    found: list[bytes] = []
+    incoming = received(found)
+
+    def take(message: bytes) -> None:
+        found.append(message)
+        if len(found) == 2:
+            with memoryview(bytearray(STREAM)) as view:
+                incoming.feed(view)
+
+    incoming.taker = Taker(take)
+    with memoryview(bytearray(STREAM)) as view:
+        assert incoming.feed(view)
+    assert found == MESSAGES * 2
+
+
+def test_bounds_beyond_every_message_are_none() -> None:
+    found: list[bytes] = []
+    assert received(found, 10**400).feed(STREAM)
+    assert found == MESSAGES

@@ -5,12 +5,21 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from math import inf
 from typing import Any
 
 import pytest
 
-from protomux import HandshakeError, KeyPair, LimitExceeded, Limits, ProtocolError, StreamClosed
+from protomux import (
+    HandshakeError,
+    KeyPair,
+    LimitExceeded,
+    Limits,
+    ProtocolError,
+    Protomux,
+    StreamClosed,
+)
 from protomux.streams import SecretStream
 from protomux.streams import secret as secret_module
 from protomux.streams.cipher import Decryptor, Encryptor
@@ -841,4 +850,97 @@ async def test_a_stream_takes_attributes_of_the_application() -> None:
     a.user_data = "mine"  # type: ignore[attr-defined]
     assert vars(a) == {"user_data": "mine"}
     a.abort()
+    await closed(a, b)
+
+
+@pytest.mark.parametrize("size", [100, 30_000])
+async def test_a_forged_message_in_two_pieces_with_more_behind_is_the_peers_fault(
+    size: int,
+) -> None:
+    stream, peer = await by_hand()
+    receiver = RawPeer(stream)
+    await ticks()
+    forged = bytearray(peer.encryptor.encrypt(bytes(size), 3))
+    forged[50] ^= 1
+    data = bytes(forged) + peer.encryptor.encrypt(b"more", 3)
+    stream.data_received(data[:20])
+    stream.data_received(data[20:])
+    await receiver.wait_lost()
+    assert isinstance(receiver.error, ProtocolError)
+    assert receiver.frames == []
+    peer.raw.close()
+
+
+async def test_each_thread_reads_into_memory_of_its_own() -> None:
+    a, b = await secret_pair()
+    await opened(a, b)
+
+    def fill(_number: int) -> bytes:
+        with a.get_buffer(-1) as view:  # and who lets go of it takes it from nobody
+            view[:5] = b"there"
+            view[:5].release()
+        return bytes(a.get_buffer(-1)[:5])
+
+    a.get_buffer(-1)[:4] = b"here"
+    with ThreadPoolExecutor(1) as pool:
+        assert list(pool.map(fill, [1])) == [b"there"]
+    assert bytes(a.get_buffer(-1)[:4]) == b"here"
+    b.write(b"frame")
+    assert await RawPeer(a).wait_frames(1) == [b"frame"]
+    a.close()
+    b.close()
+    await closed(a, b)
+
+
+@pytest.mark.parametrize("keep_alive", [0.0, 50.0])
+async def test_a_receiver_may_take_its_next_frame_in_another_way(keep_alive: float) -> None:
+    stream, peer = await by_hand(keep_alive=keep_alive)
+    taken: list[tuple[str, bytes]] = []
+
+    class Changing(RawPeer):
+        def frame_received(self, frame: bytes) -> None:
+            taken.append(("first", frame))
+            self.frame_received = lambda frame: taken.append(("rest", frame))  # type: ignore[method-assign]
+
+    Changing(stream)
+    await ticks()
+    stream.data_received(
+        b"".join(peer.encryptor.encrypt(frame, 3) for frame in (b"one", b"two", b"three"))
+    )
+    assert taken == [("first", b"one"), ("rest", b"two"), ("rest", b"three")]
+    stream.abort()
+    await closed(stream)
+    peer.raw.close()
+
+
+async def test_a_subclass_sees_all_bytes_that_come() -> None:
+    seen: list[int] = []
+
+    class Counting(SecretStream):
+        def data_received(self, data: bytes | memoryview) -> None:
+            seen.append(len(data))
+            super().data_received(data)
+
+    a, b = SecretStream(True), Counting(False)
+    for stream, end in zip((a, b), socket.socketpair(), strict=True):
+        await connect(stream, end)
+    await opened(a, b)
+    receiver = RawPeer(b)
+    a.write(bytes(1000))
+    await receiver.wait_frames(1)
+    assert sum(seen) == b._incoming.received > 1000
+    a.close()
+    b.close()
+    await closed(a, b)
+
+
+async def test_a_bound_may_be_larger_than_any_number_of_the_machine() -> None:
+    a, b = await secret_pair({"limits": Limits(frame_size=10**400)})
+    await opened(a, b)
+    b.write(b"frame")
+    receiver = RawPeer(a)
+    assert await receiver.wait_frames(1) == [b"frame"]
+    Protomux(b, limits=Limits(frame_size=10**400, unsent_size=10**400))
+    a.close()
+    b.close()
     await closed(a, b)
