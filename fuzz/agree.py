@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from random import Random
 from time import perf_counter
 
-from fuzz.twins import CASES, Disagreement, mutated
+from fuzz.twins import ALL_CASES, Disagreement, mutated
 
 __all__ = ["Tally", "main", "run"]
 
@@ -51,9 +51,9 @@ def run(
     `progress(done)` is called after each. Raises Disagreement at the first.
     """
     random = Random(seed)
-    tallies = [Tally(case.name) for case in CASES]
+    tallies = [Tally(case.name) for case in ALL_CASES]
     for done in range(count):
-        case, tally = CASES[done % len(CASES)], tallies[done % len(CASES)]
+        case, tally = ALL_CASES[done % len(ALL_CASES)], tallies[done % len(ALL_CASES)]
         begin = perf_counter()
         data = case.check_value(case.make(random))
         tally.valid += 1

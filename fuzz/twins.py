@@ -11,7 +11,7 @@ from random import Random
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from protomux import dissect, encoding
-from protomux.dissect import compact, frames, wakeup
+from protomux.dissect import compact, frames, udx, wakeup
 from protomux.dissect.tree import plain
 from protomux.encoding import Encoding
 from protomux.errors import EncodingError, ProtocolError
@@ -27,9 +27,10 @@ from protomux.frames import (
     open_body,
     reject_body,
 )
+from protomux.udx.packet import Packet, Type, decode_packet, encode_packet
 from protomux_wakeup import messages
 
-__all__ = ["CASES", "Case", "Disagreement", "mutated"]
+__all__ = ["ALL_CASES", "CASES", "Case", "Disagreement", "mutated"]
 
 Found: TypeAlias = tuple[Any, int] | None
 """A value and where it ends; None: refused."""
@@ -271,6 +272,44 @@ def _from_frame(found: Any) -> list[Said]:
     return [] if found is None else list(_from_body(found["channel"], found["body"]))
 
 
+# ---------------------------------------------------------------- packets of UDX
+
+
+def _word(random: Random) -> int:
+    return random.getrandbits(random.choice((1, 32)))
+
+
+def _packet(random: Random) -> Packet:
+    stream_id, window, seq, ack = (_word(random) for _ in range(4))
+    if random.random() < 0.5:
+        ranges = [(_word(random), _word(random)) for _ in range(random.randrange(1, 5))]
+        return Packet(Type.SACK, stream_id, window, seq, ack, ranges)
+    type = random.getrandbits(8) & ~Type.SACK
+    return Packet(type, stream_id, window, seq, ack, [], _octets(random))
+
+
+def _decode_packet(data: bytes, start: int, end: int) -> tuple[Packet, int]:
+    packet = decode_packet(data[start:end])
+    if packet is None:
+        raise ProtocolError("no packet")
+    return packet, end
+
+
+def _to_packet(packet: Packet) -> dict[str, Any]:
+    ranges = [{"start": start, "end": end} for start, end in packet.sacks]
+    said = {**packet._asdict(), "offset": 0, "ranges": ranges, "padding": b""}
+    return {name: said[name] for name in said if name != "sacks"}
+
+
+def _from_packet(found: dict[str, Any]) -> Packet:
+    ranges = [(each["start"], each["end"]) for each in found["ranges"]]
+    return Packet(**{**_known(found), "sacks": ranges})
+
+
+def _known(found: dict[str, Any]) -> dict[str, Any]:
+    return {name: found[name] for name in Packet._fields if name in found}
+
+
 # ---------------------------------------------------------------- the formats
 
 
@@ -340,7 +379,13 @@ CASES: Final = (
     Case("frame", _body, _encode_frame, _decode_frame, frames.frame, _to_frame, _from_frame),
     Case("batch", _batch, _encode_batch, _decode_frame, frames.frame, _to_batch, _from_frame),
 )
-"""Every format that both sides declare."""
+"""Every format of a stream that both sides declare."""
+
+ALL_CASES: Final = (
+    *CASES,
+    Case("packet", _packet, encode_packet, _decode_packet, udx.packet, _to_packet, _from_packet),
+)
+"""Those, and that of a datagram."""
 
 _EDGES: Final = bytes((0, 1, 2, 3, 0x1F, 0x20, 0x7F, 0x80, 0xC0, 0xFC, 0xFD, 0xFE, 0xFF))
 

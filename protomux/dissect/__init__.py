@@ -20,14 +20,14 @@ Arrows run downwards only:
     record                           a stream that writes down what it carries
     capture                          the file in which it does
     conversation                     the frames of a stream, one after the other
-    frames  wakeup  stream           formats
+    frames  wakeup  stream  udx      formats
     compact                          the values in them
     tree                             a format applied to bytes
 """
 
 from __future__ import annotations
 
-from protomux.dissect import compact, frames, stream, wakeup
+from protomux.dissect import compact, frames, stream, udx, wakeup
 from protomux.dissect.capture import (
     CaptureWriter,
     Entry,
@@ -62,5 +62,6 @@ __all__ = [
     "frames",
     "read_capture",
     "stream",
+    "udx",
     "wakeup",
 ]

@@ -14,13 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzz import agree
-from fuzz.twins import CASES, Case, Disagreement, mutated
+from fuzz.twins import ALL_CASES, CASES, Case, Disagreement, mutated
 from protomux import EncodingError, Protomux, encoding
 from protomux.dissect import Conversation, Direction, build, compact, dissect, frames
 from tests.golden.replay import RecordingStream
 
 ROOT = Path(__file__).parents[3]
-EACH = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+EACH = pytest.mark.parametrize("case", ALL_CASES, ids=lambda case: case.name)
 RANDOMS = st.randoms(use_true_random=False)
 
 
@@ -114,7 +114,7 @@ async def test_a_mux_refuses_what_the_dissector_refuses(
 
 def test_a_short_run() -> None:
     tallies = agree.run(3000, seed=1)
-    assert [tally.name for tally in tallies] == [case.name for case in CASES]
+    assert [tally.name for tally in tallies] == [case.name for case in ALL_CASES]
     assert sum(tally.valid for tally in tallies) == 3000
     assert all(tally.refused for tally in tallies if tally.name != "raw")
 
@@ -144,7 +144,7 @@ def test_a_disagreement_is_told_with_its_input(
     different = CASES[0]._replace(format=compact.fixed(1))
     with pytest.raises(Disagreement, match="uint of fd"):
         different.check_value(300)
-    monkeypatch.setattr(agree, "CASES", (different,))
+    monkeypatch.setattr(agree, "ALL_CASES", (different,))
     assert agree.main(["--count", "50"]) == 1
     assert capsys.readouterr().out.startswith("seed 0: uint of ")
     assert agree.main(["--count", "50", "--json"]) == 1

@@ -1,0 +1,115 @@
+"""Packets of UDX, declared with Construct. Knows one datagram, nothing of the stream it is for.
+
+packet   u8 magic 0xff, u8 version 1, u8 type, u8 offset, then u32 each: the receiver's stream id,
+         window, seq, ack; so many bytes as the offset says; the payload. Little endian.
+offset   padding; where the type has the bit SACK, ranges of two u32, the second excluded. What is
+         left behind the last whole range is padding as well. Ranges reach to the end if the offset
+         is 0 or would leave no payload.
+"""
+
+from __future__ import annotations
+
+from typing import IO, Any, Final
+
+from construct import Byte, Int32ul, Struct, stream_write
+
+from protomux.dissect.compact import raw
+from protomux.dissect.tree import Format, FormatBase, Wrong, build, field, tape_of
+
+__all__ = ["packet"]
+
+_MAGIC: Final = 0xFF
+_VERSION: Final = 1
+_SACK: Final = 4
+_RANGE_SIZE: Final = 8
+
+
+class _Exactly(FormatBase):
+    """A byte that is always the same."""
+
+    def __init__(self, value: int) -> None:
+        super().__init__()
+        self.flagbuildnone = True
+        self._value = value
+
+    def _parse(self, stream: IO[bytes], context: Any, path: str) -> int:
+        begin = tape_of(stream).position
+        found: int = Byte._parsereport(stream, context, path)
+        if found != self._value:
+            raise Wrong(begin, f"expected {self._value:#04x}, got {found:#04x}")
+        return found
+
+    def _build(self, obj: Any, stream: IO[bytes], context: Any, path: str) -> Any:
+        return Byte._build(self._value, stream, context, path)
+
+
+class _Offset(FormatBase):
+    """How far behind the header the payload begins."""
+
+    def _parse(self, stream: IO[bytes], context: Any, path: str) -> int:
+        tape = tape_of(stream)
+        begin = tape.position
+        offset: int = Byte._parsereport(stream, context, path)
+        most = tape.end - begin - 1 - 4 * Int32ul.sizeof()
+        if offset > most >= 0:
+            raise Wrong(begin, f"expected an offset of at most {most} bytes, got {offset}")
+        return offset
+
+    def _build(self, obj: Any, stream: IO[bytes], context: Any, path: str) -> Any:
+        return Byte._build(obj, stream, context, path)
+
+
+class _Ranges(FormatBase):
+    """The ranges of a selective acknowledgement, as many as there are whole ones."""
+
+    def _parse(self, stream: IO[bytes], context: Any, path: str) -> list[Any]:
+        if not context.type & _SACK:
+            return []
+        tape = tape_of(stream)
+        left = tape.end - tape.position
+        size = context.offset if 0 < context.offset < left else left
+        return [_RANGE._parsereport(stream, context, path) for _ in range(size // _RANGE_SIZE)]
+
+    def _build(self, obj: Any, stream: IO[bytes], context: Any, path: str) -> Any:
+        for each in obj:
+            data = build(_RANGE, each)
+            stream_write(stream, data, len(data), path)
+        return obj
+
+
+class _Padding(FormatBase):
+    """What else the offset skips; a part of the tree only if there is something."""
+
+    def _parse(self, stream: IO[bytes], context: Any, path: str) -> bytes:
+        tape = tape_of(stream)
+        ranges = _RANGE_SIZE * len(context.ranges)
+        left = tape.end - tape.position
+        is_ranges_alone = context.type & _SACK and context.offset == 0
+        size = left if is_ranges_alone else max(context.offset - ranges, 0)
+        if size == 0:
+            return b""
+        with tape.narrowed(size, "padding"):
+            padding: bytes = _PADDING._parsereport(stream, context, path)
+        return padding
+
+    def _build(self, obj: Any, stream: IO[bytes], context: Any, path: str) -> Any:
+        return raw._build(obj or b"", stream, context, path)
+
+
+_RANGE: Final = field("range", Struct(field("start", Int32ul), field("end", Int32ul)))
+_PADDING: Final = field("padding", raw)
+
+packet: Final[Format] = Struct(
+    field("magic", _Exactly(_MAGIC)),
+    field("version", _Exactly(_VERSION)),
+    field("type", Byte),
+    field("offset", _Offset()),
+    field("stream_id", Int32ul),
+    field("window", Int32ul),
+    field("seq", Int32ul),
+    field("ack", Int32ul),
+    "ranges" / _Ranges(),
+    "padding" / _Padding(),
+    field("payload", raw),
+)
+"""One datagram."""
