@@ -180,12 +180,10 @@ class Acked(NamedTuple):
     Attributes:
         packets: those that it was the first to acknowledge.
         sample: a round trip in seconds, None where none could be measured.
-        is_advance: the first packet that was out is acknowledged.
     """
 
     packets: Sequence[SentPacket]
     sample: float | None
-    is_advance: bool
 
 
 class Recovery:
@@ -307,7 +305,7 @@ class Recovery:
         that are empty, out of order, or reach below its ack or beyond what was sent.
         """
         if ack > self.next_seq:
-            return Acked((), None, False)
+            return Acked((), None)
         packets: list[SentPacket] = []
         is_advance = ack > self.acked
         if is_advance:
@@ -340,7 +338,7 @@ class Recovery:
         if self.state is not State.OPEN and self.acked >= self._recovered_at:
             self._enter(State.OPEN)
         self._set_timers(is_advance, bool(packets), now)
-        return Acked(packets, sample, is_advance)
+        return Acked(packets, sample)
 
     def _take_off(self, packets: Sequence[SentPacket], now: float) -> float | None:
         """These have arrived: see how long that took, and which of them was sent last."""

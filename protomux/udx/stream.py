@@ -23,6 +23,7 @@ and does not acknowledge our END any more, has closed.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from enum import Enum, auto
 from math import inf
 from typing import Final, Protocol
@@ -512,7 +513,7 @@ class Stream:
             else:
                 self.mtu.confirm()
 
-    def _unprobe(self, packets: list[SentPacket]) -> None:
+    def _unprobe(self, packets: Iterable[SentPacket]) -> None:
         """What was made longer, and is lost, goes out again as it is."""
         for packet in packets:
             if packet.is_probe:
@@ -529,19 +530,19 @@ class Stream:
         if self.life is not Life.OPEN:
             return
         recovery = self.recovery
-        before = list(recovery.lost)
         match recovery.on_timer(now):
+            case Due.RETRANSMISSION:
+                self._unprobe(recovery.lost.values())
             case Due.PROBE:
                 self._probe(now)
             case Due.TIMEOUT:
+                self._unprobe(recovery.lost.values())
                 self.congestion.on_timeout()
             case Due.END:
                 self._give_up()
                 return
-            case _:
+            case Due.NOTHING:
                 pass
-        if len(recovery.lost) != len(before):
-            self._unprobe([packet for packet in recovery.lost.values() if packet.is_probe])
         if now >= self._probe_window_at:
             self._probe_window_at = now + 2 * recovery.round_trip.timeout
             self._transmit(_HEARTBEAT)
