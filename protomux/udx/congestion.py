@@ -23,7 +23,7 @@ from enum import Enum, auto
 from math import inf
 from typing import Final, NamedTuple
 
-from protomux.udx.recovery import SentPacket, State
+from protomux.udx.recovery import Mark, SentPacket, State
 from protomux.udx.windowed import WindowedMax
 
 __all__ = ["INITIAL_WINDOW", "Bbr", "Delivery", "Phase", "RateSample"]
@@ -106,14 +106,11 @@ class Delivery:
         """The application has no more to send, with so many packets in flight."""
         self._app_limited_up_to = max(self.delivered + in_flight, 1)
 
-    def sent(self, packet: SentPacket, *, is_first: bool, now: float) -> None:
-        """`packet` goes out; `is_first`: nothing else is out."""
+    def mark(self, *, is_first: bool, now: float) -> Mark:
+        """Return the mark of what goes out now; `is_first`: nothing else is out."""
         if is_first:
             self._first_sent_at = self.delivered_at = now
-        packet.first_sent_at = self._first_sent_at
-        packet.delivered_at = self.delivered_at
-        packet.delivered = self.delivered
-        packet.is_app_limited = self.is_app_limited
+        return Mark(self.delivered, self.delivered_at, self._first_sent_at, self.is_app_limited)
 
     def acked(
         self,
@@ -126,13 +123,11 @@ class Delivery:
     ) -> RateSample:
         """`packets` were acknowledged first now; `least` is the least round trip."""
         latest: SentPacket | None = None
+        newest = (-1, 0.0, 0)
         for packet in packets:
-            if latest is None or (packet.delivered, packet.sent_at, packet.seq) > (
-                latest.delivered,
-                latest.sent_at,
-                latest.seq,
-            ):
-                latest = packet
+            age = packet.mark.delivered, packet.sent_at, packet.seq
+            if age > newest:
+                latest, newest = packet, age
         self.delivered += len(packets)
         if self._app_limited_up_to and self.delivered > self._app_limited_up_to:
             self._app_limited_up_to = 0
@@ -141,14 +136,15 @@ class Delivery:
         self._first_sent_at = latest.sent_at
         self.delivered_at = now
         # The slower of sending and answering: either may come in a burst.
-        interval = max(latest.sent_at - latest.first_sent_at, now - latest.delivered_at)
+        mark = latest.mark
+        interval = max(latest.sent_at - mark.first_sent_at, now - mark.delivered_at)
         if interval < least:
             interval = 0.0
         return RateSample(
-            self.delivered - latest.delivered,
+            self.delivered - mark.delivered,
             interval,
-            latest.delivered,
-            latest.is_app_limited,
+            mark.delivered,
+            mark.is_app_limited,
             len(packets),
             lost,
             trip,

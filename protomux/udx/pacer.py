@@ -35,15 +35,15 @@ class Pacer:
         self._rate = rate
 
     @property
-    def may_send(self) -> bool:
-        """A packet may go out."""
-        return self._credit >= 1 - _ROUNDING
+    def packets(self) -> int:
+        """How many may go out now."""
+        return int(self._credit + _ROUNDING)
 
     @property
     def next_at(self) -> float:
         """When the next one may."""
         return self._filled_at + max(1 - self._credit, 0.0) / self._rate
 
-    def spend(self) -> None:
-        """A packet goes out."""
-        self._credit -= 1
+    def spend(self, packets: int) -> None:
+        """So many go out."""
+        self._credit -= packets

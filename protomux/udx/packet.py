@@ -19,6 +19,8 @@ from enum import IntFlag
 from struct import Struct
 from typing import Final, NamedTuple, TypeAlias
 
+from protomux.encoding import BytesLike
+
 __all__ = [
     "HEADER_SIZE",
     "MAX_SACKS",
@@ -83,7 +85,7 @@ class Packet(NamedTuple):
     seq: int
     ack: int
     sacks: Sequence[Range] = ()
-    payload: bytes | memoryview = b""
+    payload: BytesLike = b""
 
 
 def encode_packet(packet: Packet, padding: int = 0) -> bytes:
@@ -103,7 +105,7 @@ def encode_packet(packet: Packet, padding: int = 0) -> bytes:
     return b"".join((head, bytes(padding), payload))
 
 
-def decode_packet(datagram: bytes) -> Packet | None:
+def decode_packet(datagram: BytesLike) -> Packet | None:
     """Return what stands in `datagram`; None if it is no packet of UDX, or a broken one."""
     size = len(datagram)
     if size < HEADER_SIZE:

@@ -36,7 +36,7 @@ from typing import Final, NamedTuple
 from protomux.udx.packet import Range
 from protomux.udx.windowed import WindowedMin
 
-__all__ = ["MAX_TIMEOUTS", "Acked", "Due", "Recovery", "RoundTrip", "SentPacket", "State"]
+__all__ = ["MAX_TIMEOUTS", "Acked", "Due", "Mark", "Recovery", "RoundTrip", "SentPacket", "State"]
 
 MAX_TIMEOUTS: Final = 6
 """Timeouts in a row after which the peer is taken to be gone: some 90 s, which is what RFC 1122
@@ -124,6 +124,25 @@ class RoundTrip:
         self.timeout = min(max(wanted, LEAST_TIMEOUT), MOST_TIMEOUT)
 
 
+class Mark(NamedTuple):
+    """What was measured when a packet was sent.
+
+    Attributes:
+        delivered: packets of the stream that were delivered by then.
+        delivered_at: when the last of them was.
+        first_sent_at: when the packet was sent with which that measurement began.
+        is_app_limited: the application, not the path, decided how much went out.
+    """
+
+    delivered: int
+    delivered_at: float
+    first_sent_at: float
+    is_app_limited: bool
+
+
+_NO_MARK: Final = Mark(0, 0.0, 0.0, False)
+
+
 class SentPacket:
     """A packet that was sent, and may have to be sent again.
 
@@ -135,17 +154,14 @@ class SentPacket:
         is_retransmitted: it was sent more than once.
         is_lost: it waits to be sent again.
         is_probe: it was made longer to see whether such a one arrives.
-        delivered, delivered_at, first_sent_at, is_app_limited: see `congestion`.
+        mark: what `congestion` had measured when it was sent last.
     """
 
     __slots__ = (
-        "delivered",
-        "delivered_at",
-        "first_sent_at",
-        "is_app_limited",
         "is_lost",
         "is_probe",
         "is_retransmitted",
+        "mark",
         "payload",
         "sent_at",
         "seq",
@@ -164,10 +180,7 @@ class SentPacket:
         self.sent_at = 0.0
         self.is_retransmitted = False
         self.is_lost = False
-        self.delivered = 0
-        self.delivered_at = 0.0
-        self.first_sent_at = 0.0
-        self.is_app_limited = False
+        self.mark = _NO_MARK
 
     def __repr__(self) -> str:
         state = "lost" if self.is_lost else "in flight"
@@ -270,26 +283,30 @@ class Recovery:
 
     # Sending
 
-    def sent(self, packet: SentPacket, now: float) -> None:
-        """`packet` goes out: a new one, whose number is `next_seq`, or one of `lost` again."""
-        seq = packet.seq
-        if packet.is_lost:
-            del self.lost[seq]
-            packet.is_lost = False
-            packet.is_retransmitted = True
-        elif seq in self.in_flight:  # as a probe
-            del self.in_flight[seq]
-            self.in_flight_size -= packet.size
-            packet.is_retransmitted = True
-        else:
-            self.next_seq = seq + 1
-            self._out[seq] = packet
-        packet.sent_at = now
-        self.in_flight[seq] = packet
-        self.in_flight_size += packet.size
+    def sent(self, packets: Sequence[SentPacket], now: float) -> None:
+        """These go out: new ones, in the order of their numbers from `next_seq`, or lost ones."""
+        out, in_flight = self._out, self.in_flight
+        has_new = False
+        for packet in packets:
+            seq = packet.seq
+            packet.sent_at = now
+            if seq >= self.next_seq:
+                has_new = True
+                self.next_seq = seq + 1
+                out[seq] = packet
+            else:
+                packet.is_retransmitted = True
+                if packet.is_lost:
+                    del self.lost[seq]
+                    packet.is_lost = False
+                else:  # as a probe
+                    del in_flight[seq]
+                    self.in_flight_size -= packet.size
+            in_flight[seq] = packet
+            self.in_flight_size += packet.size
         if self._timeout_at == inf:
             self._timeout_at = now + self._timeout
-        if not packet.is_retransmitted:
+        if has_new:
             self._schedule_probe(now)
 
     @property

@@ -70,8 +70,8 @@ def test_a_pacer_lets_a_first_burst_go_and_then_its_rate() -> None:
     now = 0.0
     while now < 1.0:
         pacer.fill(100.0, now)
-        while pacer.may_send:
-            pacer.spend()
+        while pacer.packets:
+            pacer.spend(1)
             sent += 1
         assert pacer.next_at > now
         now = pacer.next_at
@@ -82,10 +82,10 @@ def test_a_pacer_saves_no_more_than_a_burst() -> None:
     pacer = Pacer(0.0)
     pacer.fill(1000.0, 0.0)
     for _ in range(10):
-        pacer.spend()
+        pacer.spend(1)
     pacer.fill(1000.0, 60.0)
     sent = 0
-    while pacer.may_send:
-        pacer.spend()
+    while pacer.packets:
+        pacer.spend(1)
         sent += 1
     assert sent == 10

@@ -315,6 +315,6 @@ def test_a_peer_that_does_not_heed_the_window_gets_no_room() -> None:
 def test_ranges_that_overlap_are_not_gone_through_again_and_again() -> None:
     recovery = Recovery()
     for seq in range(100):
-        recovery.sent(SentPacket(seq, Type.DATA, b"", 20), 0.0)
+        recovery.sent([SentPacket(seq, Type.DATA, b"", 20)], 0.0)
     acked = recovery.on_ack(0, [(1, 50), (2, 99), (60, 70), (65, 80)], 0.1)
     assert [each.seq for each in acked.packets] == [*range(1, 50), *range(60, 70)]

@@ -1,0 +1,332 @@
+"""What one side of a stream sends: which packet goes out when. Knows no bytes of a header.
+
+`congestion` says how many packets may be out, `pacer` how fast they go there, `recovery` which are
+to be sent again, `mtu` how large one may be; and the peer how many bytes it has room for.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from math import inf
+from typing import Final
+
+from protomux.udx.congestion import INITIAL_WINDOW, Bbr, Delivery
+from protomux.udx.mtu import PathMtu
+from protomux.udx.pacer import Pacer
+from protomux.udx.packet import HEADER_SIZE, Packet, Type, unwrap
+from protomux.udx.recovery import Due, Recovery, SentPacket
+
+__all__ = ["Sending", "padding_of"]
+
+IP_OVERHEAD: Final = {4: 20 + 8, 6: 40 + 8}
+"""Bytes of the IP and the UDP header, by the version of IP."""
+
+_FIRST_WINDOW: Final = 4 * 1024 * 1024
+"""Bytes that the peer is taken to have room for before it has said anything; as in libudx."""
+
+_DATA, _END = int(Type.DATA), int(Type.END)
+
+
+def padding_of(packet: SentPacket) -> int:
+    """Return by how many bytes it was made longer, to see whether such a one arrives."""
+    return packet.size - HEADER_SIZE - len(packet.payload) if packet.is_probe else 0
+
+
+class Sending:
+    """The sending half of a stream.
+
+    Attributes:
+        recovery: what is out.
+        congestion: how much may be.
+        mtu: how large a datagram may be.
+        queued: bytes that are not sent yet.
+        has_ended: all that was written, and the END behind it, was acknowledged.
+        peer_window: bytes that the peer has room for beyond what it has acknowledged.
+    """
+
+    __slots__ = (
+        "_allowance",
+        "_delivery",
+        "_end_is_queued",
+        "_end_seq",
+        "_offset",
+        "_out_size",
+        "_overhead",
+        "_pacer",
+        "_peer_ack",
+        "_peer_seq",
+        "_probe_window_at",
+        "_queue",
+        "congestion",
+        "has_ended",
+        "mtu",
+        "peer_window",
+        "queued",
+        "recovery",
+    )
+
+    def __init__(self, now: float) -> None:
+        self.recovery: Final = Recovery()
+        self._delivery: Final = Delivery()
+        self.congestion: Final = Bbr(self._delivery, now)
+        self._pacer: Final = Pacer(now)
+        self._queue: deque[bytes] = deque()
+        self._offset = 0  # bytes of its first that are sent
+        self.queued = 0
+        self._out_size = 0  # bytes that are sent and not acknowledged
+        self._end_is_queued = False
+        self._end_seq: int | None = None
+        self.has_ended = False
+        self.peer_window = _FIRST_WINDOW
+        self._peer_seq = 0
+        self._peer_ack = 0
+        self._probe_window_at = inf
+        self.set_path(4)
+
+    def set_path(self, ip_version: int) -> None:
+        """Packets go another way from now on: nothing is known of it."""
+        self._overhead = IP_OVERHEAD[ip_version]
+        self.mtu = PathMtu()
+        self._allowance: float = INITIAL_WINDOW  # packets to an address that has not answered
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that are not sent, or not acknowledged."""
+        return self.queued + self._out_size
+
+    @property
+    def is_ending(self) -> bool:
+        """`end` was called."""
+        return self._end_is_queued
+
+    @property
+    def only_end_is_out(self) -> bool:
+        """All that was written was acknowledged, but not the END behind it."""
+        return self._end_seq is not None and self.recovery.acked >= self._end_seq
+
+    @property
+    def most_payload(self) -> int:
+        """Bytes of payload that fit into one packet."""
+        return self.mtu.size - self._overhead - HEADER_SIZE
+
+    @property
+    def deadline(self) -> float:
+        """When `on_timer` or `flush` is to be called; inf for never."""
+        at = min(self.recovery.deadline, self._probe_window_at)
+        if not self._pacer.packets and self._wants_to_send:
+            at = min(at, self._pacer.next_at)
+        return at
+
+    def write(self, data: bytes) -> None:
+        """Send `data`, behind all that was written before."""
+        if data:
+            self._queue.append(data)
+            self.queued += len(data)
+
+    def end(self) -> None:
+        """Send the END behind all that was written."""
+        self._end_is_queued = True
+
+    # Which packets go out
+
+    @property
+    def _has_more(self) -> bool:
+        return self.queued > 0 or (self._end_is_queued and self._end_seq is None)
+
+    @property
+    def _room(self) -> int:
+        """Packets that may go out now, but for the pacer."""
+        return int(min(self.congestion.window - len(self.recovery.in_flight), self._allowance))
+
+    @property
+    def _wants_to_send(self) -> bool:
+        if self._room <= 0:
+            return False
+        if self.recovery.lost:
+            return True
+        return self._has_more and (self.peer_window > self._out_size or not self.queued)
+
+    def flush(self, now: float) -> Sequence[SentPacket]:
+        """Return the packets that go out now."""
+        recovery, pacer = self.recovery, self._pacer
+        pacer.fill(self.congestion.pacing_rate, now)
+        packets: list[SentPacket] = []
+        room = min(self._room, pacer.packets)
+        if room > 0 and recovery.lost:
+            for packet in recovery.lost.values():
+                packets.append(packet)
+                if len(packets) == room:
+                    break
+        if len(packets) < room and self._has_more:
+            self._make_packets(packets, room)
+        if packets:
+            pacer.spend(len(packets))
+            self._sent(packets, now)
+        if not self._has_more and not recovery.lost:
+            in_flight = len(recovery.in_flight)
+            if in_flight < self.congestion.window:
+                self._delivery.limited(in_flight)
+        self._watch_window(now)
+        return packets
+
+    def _sent(self, packets: Sequence[SentPacket], now: float) -> None:
+        recovery = self.recovery
+        is_start = not recovery.in_flight
+        mark = self._delivery.mark(is_first=recovery.is_empty, now=now)
+        for packet in packets:
+            packet.mark = mark
+        recovery.sent(packets, now)
+        self._allowance -= len(packets)
+        if is_start:
+            self.congestion.on_transmit_start(now)
+
+    def _make_packets(self, packets: list[SentPacket], most: int) -> None:
+        """Append new ones, until there are `most`, or the peer has no room for the next."""
+        seq = self.recovery.next_seq
+        while len(packets) < most and self._has_more:
+            full = self.most_payload
+            size = min(self.queued, full)
+            room = self.peer_window - self._out_size
+            if room < size:
+                if self._out_size or room <= 0:
+                    return
+                size = room  # nothing is out that could make more room
+            payload = self._cut(size)
+            type = _DATA if payload else 0
+            if self._end_is_queued and not self.queued:
+                type |= _END
+                self._end_seq = seq
+            wanted = self.mtu.wanted
+            is_probe = wanted is not None and size == full
+            self._out_size += size
+            size += HEADER_SIZE
+            if wanted is not None and is_probe:
+                size += wanted - self.mtu.size
+                self.mtu.sent()
+            packets.append(SentPacket(seq, type, payload, size, is_probe=is_probe))
+            seq += 1
+
+    def _cut(self, size: int) -> bytes:
+        """Take the next `size` bytes out of the queue."""
+        queue, offset = self._queue, self._offset
+        self.queued -= size
+        parts: list[bytes] = []
+        while size:
+            data = queue[0]
+            part = data[offset : offset + size]
+            offset += len(part)
+            size -= len(part)
+            parts.append(part)
+            if offset == len(data):
+                queue.popleft()
+                offset = 0
+        self._offset = offset
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _watch_window(self, now: float) -> None:
+        """Ask the peer now and then whether it has room, where nothing is out that would tell."""
+        is_stuck = self.queued > 0 and not self._out_size and self.peer_window <= 0
+        if not is_stuck:
+            self._probe_window_at = inf
+        elif self._probe_window_at == inf:
+            self._probe_window_at = now + self.recovery.round_trip.timeout
+
+    # Acknowledgements
+
+    def on_ack(self, packet: Packet, seq: int, now: float, *, validates: bool) -> bool:
+        """Number `seq` of the peer came, and acknowledges; True if any packet of ours.
+
+        It `validates` the path if it came by it.
+        """
+        recovery = self.recovery
+        ack = unwrap(packet.ack, recovery.acked)
+        if ack > recovery.next_seq:
+            return False
+        if ack >= recovery.acked and (seq, ack) >= (self._peer_seq, self._peer_ack):
+            self.peer_window, self._peer_seq, self._peer_ack = packet.window, seq, ack
+        if recovery.is_empty:
+            return False
+        sacks = [(unwrap(start, ack), unwrap(end, ack)) for start, end in packet.sacks]
+        packets, trip = recovery.on_ack(ack, sacks, now)
+        lost: Sequence[SentPacket] = ()
+        if packets:
+            if validates:
+                self._allowance = inf
+            self._take_off(packets)
+            lost = recovery.find_lost(now)
+            self._unprobe(lost)
+        if self._end_seq is not None and recovery.acked > self._end_seq:
+            self.has_ended = True
+        sample = self._delivery.acked(
+            packets, lost=len(lost), trip=trip, least=recovery.round_trip.least or 0.0, now=now
+        )
+        self.congestion.on_ack(
+            sample,
+            in_flight=len(recovery.in_flight),
+            state=recovery.state,
+            smoothed=recovery.round_trip.smoothed,
+            now=now,
+        )
+        return bool(packets)
+
+    def _take_off(self, packets: Sequence[SentPacket]) -> None:
+        size = 0
+        for packet in packets:
+            size += len(packet.payload)
+            if packet.is_probe:
+                self.mtu.arrived(packet.size + self._overhead)
+        self._out_size -= size
+        self.mtu.confirm()
+
+    def _unprobe(self, packets: Iterable[SentPacket]) -> None:
+        """What was made longer, and is lost, goes out again as it is."""
+        for packet in packets:
+            if packet.is_probe:
+                self.mtu.lost(packet.size + self._overhead)
+                packet.is_probe = False
+                packet.size = HEADER_SIZE + len(packet.payload)
+
+    # Time
+
+    def on_timer(self, now: float) -> tuple[Due, Sequence[SentPacket]]:
+        """The clock may have reached `deadline`: what was due, and packets that go out for it."""
+        recovery = self.recovery
+        due = recovery.on_timer(now)
+        match due:
+            case Due.RETRANSMISSION:
+                self._unprobe(recovery.lost.values())
+            case Due.PROBE:
+                return due, self._probe(now)
+            case Due.TIMEOUT:
+                self._unprobe(recovery.lost.values())
+                self.congestion.on_timeout()
+                self._allowance = max(self._allowance, 1)
+        return due, ()
+
+    def must_ask(self, now: float) -> bool:
+        """Tell whether the peer is to be asked now for its window."""
+        if now < self._probe_window_at:
+            return False
+        self._probe_window_at = now + 2 * self.recovery.round_trip.timeout
+        return True
+
+    def _probe(self, now: float) -> Sequence[SentPacket]:
+        """Send one packet, so that its acknowledgement shows what is missing."""
+        packets: list[SentPacket] = []
+        if self._allowance < 1:
+            return packets
+        if self._has_more:
+            self._make_packets(packets, 1)
+        if not packets and (last := self.recovery.last) is not None:
+            packets.append(last)
+        if packets:
+            self._sent(packets, now)
+            self.recovery.probed(packets[0])
+        return packets
+
+    def forget(self) -> None:
+        """The stream is over: nothing more is sent."""
+        self._queue.clear()
+        self.queued = self._offset = 0
+        self._probe_window_at = inf
