@@ -1,4 +1,4 @@
-"""What carries a mux: framed streams, in memory, over TCP and over Unix sockets."""
+"""What carries a mux: framed streams, in memory, over TCP, Unix sockets and UDX."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from protomux.streams.net import (
     OnStream,
     Server,
     open_connection,
+    open_udx_connection,
     open_unix_connection,
     start_server,
+    start_udx_server,
     start_unix_server,
 )
 from protomux.streams.secret import SecretStream, SecretStreamOptions
@@ -26,7 +28,9 @@ __all__ = [
     "Server",
     "memory_pair",
     "open_connection",
+    "open_udx_connection",
     "open_unix_connection",
     "start_server",
+    "start_udx_server",
     "start_unix_server",
 ]

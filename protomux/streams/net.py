@@ -1,4 +1,4 @@
-"""Secret streams over TCP and Unix sockets. Knows how to connect and to listen, no crypto.
+"""Secret streams over TCP, Unix sockets and UDX. Knows how to connect and to listen, no crypto.
 
 Named and shaped after `asyncio.open_connection` and `asyncio.start_server`.
 """
@@ -6,34 +6,36 @@ Named and shaped after `asyncio.open_connection` and `asyncio.start_server`.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
-import socket
+import socket as sockets
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from types import TracebackType
-from typing import Self, TypeAlias, Unpack
+from typing import Final, Unpack
 
+from protomux import udx
 from protomux.crypto import KeyPair
-from protomux.errors import LimitExceeded
-from protomux.hooks import settle
-from protomux.limits import Limits
-from protomux.streams.cipher import Decryptor
 from protomux.streams.secret import SecretStream, SecretStreamOptions
+from protomux.streams.server import (
+    Accept,
+    AsyncioListener,
+    Listener,
+    OnStream,
+    Server,
+    UdxListener,
+)
 
 __all__ = [
     "OnStream",
     "Server",
     "open_connection",
+    "open_udx_connection",
     "open_unix_connection",
     "start_server",
+    "start_udx_server",
     "start_unix_server",
 ]
 
-_log = logging.getLogger("protomux")
-
-OnStream: TypeAlias = Callable[[SecretStream], object]
-"""on_stream(stream), plain or async: a peer has connected and its stream is open."""
+ANYWHERE: Final = ("0.0.0.0", 0)
+"""Any IPv4 address of this machine, and any free port."""
 
 
 async def open_connection(
@@ -63,6 +65,75 @@ async def open_unix_connection(
     return await _opened(stream)
 
 
+async def open_udx_connection(
+    host: str,
+    port: int,
+    *,
+    id: int,
+    remote_id: int,
+    local: tuple[str, int] | udx.Socket = ANYWHERE,
+    is_initiator: bool = True,
+    **options: Unpack[SecretStreamOptions],
+) -> SecretStream:
+    """Open a secret stream over UDX with the peer at `host`:`port`, and return it when it is open.
+
+    UDX has no handshake of its own, so both sides have to know each other's address and stream id
+    before, and begin within `Limits.handshake_time` of each other.
+
+    Args:
+        host: the peer's, by name or number.
+        port: the peer's.
+        id: our number of the stream, 0 to 2^32 - 1.
+        remote_id: the peer's number of it.
+        local: where to bind a socket, which closes after the stream; or the socket to use.
+        is_initiator: exactly one side is.
+        options: as for `open_connection`.
+
+    Raises OSError where no socket can be bound, or the host is unknown; ValueError for an id that
+    is none or taken; HandshakeError or StreamClosed where the stream cannot be opened.
+    """
+    stream = SecretStream(is_initiator, **options)
+    socket = await _bound(local)
+    try:
+        host, port = await _resolved(socket, host, port)
+        socket.create_stream(id, stream).connect(remote_id, host, port)
+    finally:
+        if socket is not local:
+            socket.close_when_idle()
+    return await _opened(stream)
+
+
+async def start_udx_server(
+    on_stream: OnStream,
+    host: str,
+    port: int,
+    *,
+    id: int,
+    remote_id: int,
+    local: tuple[str, int] | udx.Socket = ANYWHERE,
+    **options: Unpack[SecretStreamOptions],
+) -> Server:
+    """Wait for the one peer at `host`:`port`, as its responder, one stream after the other.
+
+    The next stream may begin when the last one is over: at once after an orderly end, in a minute
+    or two where the peer went without a word. All else as `start_server` and
+    `open_udx_connection`.
+    """
+    socket = await _bound(local)
+    is_owner = socket is not local
+
+    async def listen(accept: Accept) -> Listener:
+        remote = remote_id, *await _resolved(socket, host, port)
+        return UdxListener(socket, accept, id, remote, is_owner=is_owner)
+
+    try:
+        return await _listening(on_stream, options, listen)
+    except BaseException:
+        if is_owner:
+            socket.close()
+        raise
+
+
 async def start_server(
     on_stream: OnStream,
     host: str | None = None,
@@ -80,11 +151,11 @@ async def start_server(
     Raises OSError where it cannot listen there.
     """
     loop = asyncio.get_running_loop()
-    return await _listening(
-        on_stream,
-        options,
-        lambda accept: loop.create_server(accept, host, port, start_serving=False),
-    )
+
+    async def listen(accept: Accept) -> Listener:
+        return AsyncioListener(await loop.create_server(accept, host, port, start_serving=False))
+
+    return await _listening(on_stream, options, listen)
 
 
 async def start_unix_server(
@@ -94,26 +165,28 @@ async def start_unix_server(
 ) -> Server:
     """Listen on a Unix socket at `path`; all else as `start_server`."""
     loop = asyncio.get_running_loop()
-    return await _listening(
-        on_stream,
-        options,
-        lambda accept: loop.create_unix_server(accept, os.fspath(path), start_serving=False),
-    )
+
+    async def listen(accept: Accept) -> Listener:
+        return AsyncioListener(
+            await loop.create_unix_server(accept, os.fspath(path), start_serving=False)
+        )
+
+    return await _listening(on_stream, options, listen)
 
 
 async def _listening(
     on_stream: OnStream,
     options: SecretStreamOptions,
-    listen: Callable[[Callable[[], SecretStream]], Awaitable[asyncio.Server]],
+    listen: Callable[[Accept], Awaitable[Listener]],
 ) -> Server:
     # One identity for all peers, also where none is given; and a wrong option is an error now,
     # not at the first peer.
     options = {**options, "key_pair": options.get("key_pair") or KeyPair.generate()}
     SecretStream(False, **options)
     server = Server(on_stream, options)
-    server._server = await listen(server._accept)
+    server._listener = await listen(server._accept)
     try:
-        await server._server.start_serving()
+        await server._listener.start_serving()
     except BaseException:  # also where the caller was cancelled
         server.close()
         raise
@@ -129,140 +202,15 @@ async def _opened(stream: SecretStream) -> SecretStream:
     return stream
 
 
-class Server:
-    """A listening socket and the streams that came in by it, after `asyncio.Server`.
-
-    As a context manager it stops listening on the way out.
-    """
-
-    def __init__(self, on_stream: OnStream, options: SecretStreamOptions) -> None:
-        self._on_stream = on_stream
-        self._options = options
-        self._limits = options.get("limits") or Limits()
-        self._server: asyncio.Server | None = None
-        self._opening: dict[SecretStream, None] = {}  # the oldest first
-        self._streams: set[SecretStream] = set()
-        self._has_stopped = False
-        self._quiet = asyncio.Event()
-
-    @property
-    def sockets(self) -> tuple[socket.socket, ...]:
-        """The listening sockets; empty when it is closed."""
-        return () if self._server is None else tuple(self._server.sockets)
-
-    def is_serving(self) -> bool:
-        """Tell whether it accepts connections."""
-        return self._server is not None and self._server.is_serving()
-
-    def close(self) -> None:
-        """Accept no more, and abort the handshakes in flight; open streams live on."""
-        if self._server is None:
-            return
-        server, self._server = self._server, None
-        for stream in list(self._opening):
-            stream.abort()
-        # What asyncio has accepted in this tick gets its stream in the next one, and fails there
-        # if its server has closed by then: first no more, then the close.
-        loop = server.get_loop()
-        with suppress(NotImplementedError):  # of a loop without readers
-            for listener in server.sockets:
-                loop.remove_reader(listener)
-        loop.call_soon(self._stop, server)
-
-    def _stop(self, server: asyncio.Server) -> None:
-        server.close()
-        self._has_stopped = True
-        self._note_quiet()
-
-    def close_clients(self) -> None:
-        """Close every open stream that came in here, in order."""
-        for stream in list(self._streams):
-            stream.close()
-
-    def abort_clients(self) -> None:
-        """Abort every open stream that came in here, at once."""
-        for stream in list(self._streams):
-            stream.abort()
-
-    async def wait_closed(self) -> None:
-        """Wait until it is closed and no handshake is in flight; open streams live on."""
-        await self._quiet.wait()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-        await self.wait_closed()
-
-    def _accept(self) -> SecretStream:
-        if self._opening and len(self._opening) >= self._limits.handshakes:
-            oldest = next(iter(self._opening))
-            del self._opening[oldest]
-            oldest.abort(
-                LimitExceeded(
-                    f"expected at most {self._limits.handshakes} handshakes at once, another "
-                    f"connection came"
-                )
-            )
-        stream = _AcceptedStream(self, self._options)
-        self._opening[stream] = None
-        return stream
-
-    def _opened(self, stream: SecretStream) -> None:
-        self._opening.pop(stream, None)
-        self._note_quiet()
-        if not stream.is_open:
-            return
-        self._streams.add(stream)
-
-        def settled(_result: object, error: BaseException | None) -> None:
-            if isinstance(error, Exception):
-                _log.error("on_stream failed for %r", stream, exc_info=error)
-                stream.abort(error)
-
-        try:
-            result = self._on_stream(stream)
-        except Exception as error:
-            settled(None, error)
-        else:
-            settle(result, asyncio.get_running_loop(), settled)
-
-    def _lost(self, stream: SecretStream) -> None:
-        if stream not in self._streams:
-            _log.debug("a peer did not get through the handshake: %s", stream.error)
-        self._streams.discard(stream)
-        self._opening.pop(stream, None)
-        self._note_quiet()
-
-    def _note_quiet(self) -> None:
-        if self._has_stopped and not self._opening:
-            self._quiet.set()
+async def _bound(local: tuple[str, int] | udx.Socket) -> udx.Socket:
+    return local if isinstance(local, udx.Socket) else await udx.create_socket(*local)
 
 
-class _AcceptedStream(SecretStream):
-    """A stream that tells its server when it opens and when it is gone."""
-
-    __slots__ = ("_server",)
-
-    def __init__(self, server: Server, options: SecretStreamOptions) -> None:
-        super().__init__(False, **options)
-        self._server = server
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        if not self._server.is_serving():  # it has closed since this connection was accepted
-            self.abort()
-
-    def _prove(self, decryptor: Decryptor) -> None:
-        super()._prove(decryptor)
-        self._loop.call_soon(self._server._opened, self)
-
-    def _lose(self, error: Exception | None) -> None:
-        super()._lose(error)
-        self._server._lost(self)
+async def _resolved(socket: udx.Socket, host: str, port: int) -> tuple[str, int]:
+    """Return the IP address of `host` that `socket` can reach."""
+    family = socket.get_extra_info("socket").family
+    loop = asyncio.get_running_loop()
+    flags = sockets.AI_V4MAPPED if family == sockets.AF_INET6 else 0
+    found = await loop.getaddrinfo(host, port, family=family, type=sockets.SOCK_DGRAM, flags=flags)
+    address: udx.Address = found[0][4]
+    return address[0], address[1]

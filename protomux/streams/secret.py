@@ -36,6 +36,8 @@ from protomux.streams.idle import IdleTimer
 from protomux.streams.incoming import LENGTH_SIZE, Incoming, Taker, message_of
 from protomux.streams.noise import Handshake
 from protomux.streams.opening import Opening
+from protomux.streams.unordered import OVERHEAD as MESSAGE_OVERHEAD
+from protomux.streams.unordered import Unordered
 
 __all__ = ["CLOSE_TIMEOUT", "MAX_FRAME", "SecretStream", "SecretStreamOptions"]
 
@@ -99,6 +101,7 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
         remote_public_key: the peer's, None before the stream is open.
         handshake_hash: 64 bytes, None before the stream is open.
         error: what ended the stream; None while it lives and after an orderly close.
+        on_message: called with each unordered message of the peer, see `send`; None drops them.
     """
 
     __slots__ = (
@@ -121,8 +124,10 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
         "_transport",
         "_transport_is_full",
         "_transport_is_held",
+        "_unordered",
         "handshake_hash",
         "is_initiator",
+        "on_message",
         "public_key",
         "remote_public_key",
     )
@@ -189,6 +194,9 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
         self._early_size = 0
         self._transport_is_full = False
         self._is_writable = True
+        # beside the frames
+        self.on_message: Callable[[bytes], object] | None = None
+        self._unordered: Unordered | None = None  # from its first use on
         # closing
         self._is_closing = False
         self._has_ended = False
@@ -291,6 +299,37 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
             self._update_writable()
         return self._is_writable
 
+    @property
+    def max_message_size(self) -> int:
+        """Bytes of the largest message that `send` takes now; 0 where the transport has none."""
+        most: int = getattr(self._transport, "max_message_size", 0)
+        return max(most - MESSAGE_OVERHEAD, 0)
+
+    def send(self, data: bytes) -> bool:
+        """Encrypt `data` and send it as one packet: it may be lost, or come in any order.
+
+        The peer gets it at most once, by its `on_message`, beside the frames. Only a transport with
+        messages can do that, which is UDX. Returns False where it was not sent: before the stream
+        is open, after its end, and over any other transport. Raises LimitExceeded beyond
+        `max_message_size`.
+        """
+        transport = self._transport
+        send_message = getattr(transport, "send_message", None)
+        if self._encryptor is None or send_message is None:
+            return False
+        if len(data) > self.max_message_size:
+            raise LimitExceeded(
+                f"expected a message of at most {self.max_message_size} bytes, got {len(data)}"
+            )
+        send_message(self._messages().seal(data))
+        return True
+
+    def _messages(self) -> Unordered:
+        if self._unordered is None:
+            assert self.handshake_hash is not None
+            self._unordered = Unordered(self.is_initiator, self.handshake_hash)
+        return self._unordered
+
     def close(self) -> None:
         """Flush, end our half, and close when the peer has ended its own."""
         if not self.is_closing:
@@ -351,6 +390,19 @@ class SecretStream(BaseStream, asyncio.BufferedProtocol, asyncio.Protocol):
             self._fail(error)
             return
         self._pump()
+
+    def message_received(self, message: bytes) -> None:
+        """An unordered message came from the transport; what cannot be read is dropped."""
+        data = self._messages().open(message) if self.is_open else None
+        if data is None:
+            return
+        if self._silence_in is not None:
+            self._silence_in.touch()
+        if self.on_message is not None:
+            try:
+                self.on_message(data)
+            except BaseException as error:
+                self._fail(error)
 
     def eof_received(self) -> bool:
         """The peer has ended its half; the transport stays open for ours."""

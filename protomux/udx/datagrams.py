@@ -13,7 +13,7 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from struct import Struct
 from typing import Any, Final, TypeAlias
 
@@ -43,12 +43,13 @@ _segment_size: Final = Struct("H")
 _gro_size: Final = Struct("i")
 _ANCILLARY_SPACE: Final = 64
 
-_NEVER_FRAGMENT: Final = {
-    # IP_MTU_DISCOVER and IPV6_MTU_DISCOVER, IP_PMTUDISC_PROBE: do not fragment, and let a packet
-    # try a size that the kernel has not seen arriving.
-    socket.AF_INET: (socket.IPPROTO_IP, 10, 3),
-    socket.AF_INET6: (socket.IPPROTO_IPV6, 23, 3),
+_MTU_DISCOVER: Final = {
+    socket.AF_INET: (socket.IPPROTO_IP, 10),  # IP_MTU_DISCOVER
+    socket.AF_INET6: (socket.IPPROTO_IPV6, 23),  # IPV6_MTU_DISCOVER
 }
+_PMTUDISC_DONT: Final = 0
+_PMTUDISC_PROBE: Final = 3
+"""Do not fragment, and let a packet try a size that the kernel has not seen arriving: ip(7)."""
 
 _REFUSED: Final = {errno.EIO, errno.ENOPROTOOPT, errno.EINVAL, errno.EMSGSIZE}
 """What the kernel says of several at once where the device, or the size, does not allow it."""
@@ -73,14 +74,27 @@ class Datagrams:
                 bound.setsockopt(socket.SOL_SOCKET, option, BUFFER)
         self._sends_segments = self._receives_segments = False
         if _LINUX:
-            with suppress(OSError):
-                bound.setsockopt(*_NEVER_FRAGMENT[bound.family])
+            self._discover(_PMTUDISC_PROBE)
             with suppress(OSError):
                 bound.getsockopt(_SOL_UDP, _UDP_SEGMENT)
                 self._sends_segments = True
             with suppress(OSError):
                 bound.setsockopt(_SOL_UDP, _UDP_GRO, 1)
                 self._receives_segments = True
+
+    def _discover(self, how: int) -> None:
+        if _LINUX:
+            with suppress(OSError):
+                self.socket.setsockopt(*_MTU_DISCOVER[self.socket.family], how)
+
+    @contextmanager
+    def fragmenting(self) -> Iterator[None]:
+        """What is sent meanwhile may be cut by IP on its way."""
+        self._discover(_PMTUDISC_DONT)
+        try:
+            yield
+        finally:
+            self._discover(_PMTUDISC_PROBE)
 
     def receive(self) -> tuple[Address, memoryview, int] | None:
         """Return who sent what has come, its bytes, and the size of each datagram but the last.

@@ -24,6 +24,7 @@ from protomux.encoding import BytesLike
 __all__ = [
     "HEADER_SIZE",
     "MAX_SACKS",
+    "RANGE_SIZE",
     "Packet",
     "Range",
     "Type",
@@ -34,6 +35,9 @@ __all__ = [
 
 HEADER_SIZE: Final = 20
 """Bytes of the header."""
+
+RANGE_SIZE: Final = 8
+"""Bytes of a range of a selective acknowledgement."""
 
 MAX_SACKS: Final = 50
 """Ranges in one selective acknowledgement; as many as libudx sends."""

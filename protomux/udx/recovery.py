@@ -210,6 +210,7 @@ class Recovery:
         in_flight_size: bytes of them.
         lost: packets to be sent again, in this order.
         state: of the recovery.
+        timeouts: how many there were in a row, without an acknowledgement.
     """
 
     __slots__ = (
@@ -228,7 +229,6 @@ class Recovery:
         "_sacked",
         "_said",
         "_timeout_at",
-        "_timeouts",
         "acked",
         "in_flight",
         "in_flight_size",
@@ -236,6 +236,7 @@ class Recovery:
         "next_seq",
         "round_trip",
         "state",
+        "timeouts",
     )
 
     def __init__(self) -> None:
@@ -264,7 +265,7 @@ class Recovery:
         self._timeout_at = inf
         self._probe_at = inf
         self._reorder_at = inf
-        self._timeouts = 0  # in a row
+        self.timeouts = 0
 
     @property
     def deadline(self) -> float:
@@ -311,7 +312,7 @@ class Recovery:
 
     @property
     def _timeout(self) -> float:
-        return min(self.round_trip.timeout * (1 << self._timeouts), MOST_TIMEOUT)
+        return min(self.round_trip.timeout * (1 << self.timeouts), MOST_TIMEOUT)
 
     # Acknowledgements
 
@@ -338,15 +339,15 @@ class Recovery:
         for start, end in ranges:
             if above <= start < end <= self.next_seq:
                 # Mostly one that was said before, and has become longer.
-                for seq in range(max(start, self._said.get(start, start)), end):
-                    packet = self._out.pop(seq, None)
-                    if packet is not None:
-                        self._sacked += 1
-                        packets.append(packet)
+                fresh = max(start, self._said.get(start, start))
+                for packet in self._out_between(fresh, end):
+                    del self._out[packet.seq]
+                    self._sacked += 1
+                    packets.append(packet)
                 said[start] = above = end
         self._said = said
         if packets:
-            self._timeouts = 0
+            self.timeouts = 0
         sample = self._take_off(packets, now)
         # A retransmission that was the probe may itself have repaired the loss.
         probe_end = self._probe_end
@@ -356,6 +357,13 @@ class Recovery:
             self._enter(State.OPEN)
         self._set_timers(is_advance, bool(packets), now)
         return Acked(packets, sample)
+
+    def _out_between(self, start: int, end: int) -> Sequence[SentPacket]:
+        """Return those that are out, in as many steps as there are numbers or packets out."""
+        out = self._out
+        if end - start > len(out):
+            return [packet for seq, packet in out.items() if start <= seq < end]
+        return [out[seq] for seq in range(start, end) if seq in out]
 
     def _take_off(self, packets: Sequence[SentPacket], now: float) -> float | None:
         """These have arrived: see how long that took, and which of them was sent last."""
@@ -486,7 +494,7 @@ class Recovery:
                 self._probe_at = now + wait
 
     def _time_out(self, now: float) -> Due:
-        if self._timeouts >= MAX_TIMEOUTS:
+        if self.timeouts >= MAX_TIMEOUTS:
             return Due.END
         window = self._reorder_window
         found = []
@@ -499,7 +507,7 @@ class Recovery:
         self._lose(found)
         self.lost = {seq: packet for seq, packet in self._out.items() if packet.is_lost}
         self._reorder_at = inf
-        self._timeouts += 1
+        self.timeouts += 1
         self._timeout_at = now + self._timeout
         return Due.TIMEOUT
 

@@ -15,6 +15,7 @@ from protomux.udx.congestion import INITIAL_WINDOW, Bbr, Delivery
 from protomux.udx.mtu import PathMtu
 from protomux.udx.pacer import Pacer
 from protomux.udx.packet import HEADER_SIZE, Packet, Type, unwrap
+from protomux.udx.reassembly import FARTHEST
 from protomux.udx.recovery import Due, Recovery, SentPacket
 
 __all__ = ["Sending", "padding_of"]
@@ -24,6 +25,9 @@ IP_OVERHEAD: Final = {4: 20 + 8, 6: 40 + 8}
 
 _FIRST_WINDOW: Final = 4 * 1024 * 1024
 """Bytes that the peer is taken to have room for before it has said anything; as in libudx."""
+
+_BLACK_HOLE: Final = 2
+"""Timeouts in a row after which the path may have become narrower: RFC 8899, section 4.3."""
 
 _DATA, _END = int(Type.DATA), int(Type.END)
 
@@ -54,6 +58,7 @@ class Sending:
         "_out_size",
         "_overhead",
         "_pacer",
+        "_path_seq",
         "_peer_ack",
         "_peer_seq",
         "_probe_window_at",
@@ -88,12 +93,18 @@ class Sending:
         """Packets go another way from now on: nothing is known of it."""
         self._overhead = IP_OVERHEAD[ip_version]
         self.mtu = PathMtu()
+        self._path_seq = self.recovery.next_seq  # what was sent before says nothing of it
         self._allowance: float = INITIAL_WINDOW  # packets to an address that has not answered
 
     @property
     def waiting(self) -> int:
         """Bytes that are not sent, or not acknowledged."""
         return self.queued + self._out_size
+
+    @property
+    def is_validated(self) -> bool:
+        """The peer has acknowledged something from its address."""
+        return self._allowance == inf
 
     @property
     def is_ending(self) -> bool:
@@ -118,6 +129,13 @@ class Sending:
             at = min(at, self._pacer.next_at)
         return at
 
+    def is_too_large(self, packet: SentPacket) -> bool:
+        """Tell whether it is larger than the path may be now, and not in order to try that.
+
+        A number is a packet, so it cannot be cut anew when the path has become narrower.
+        """
+        return packet.size + self._overhead > self.mtu.size and not packet.is_probe
+
     def write(self, data: bytes) -> None:
         """Send `data`, behind all that was written before."""
         if data:
@@ -141,10 +159,13 @@ class Sending:
 
     @property
     def _wants_to_send(self) -> bool:
+        recovery = self.recovery
         if self._room <= 0:
             return False
-        if self.recovery.lost:
+        if recovery.lost:
             return True
+        if recovery.next_seq >= recovery.acked + FARTHEST:
+            return False
         return self._has_more and (self.peer_window > self._out_size or not self.queued)
 
     def flush(self, now: float) -> Sequence[SentPacket]:
@@ -184,6 +205,8 @@ class Sending:
     def _make_packets(self, packets: list[SentPacket], most: int) -> None:
         """Append new ones, until there are `most`, or the peer has no room for the next."""
         seq = self.recovery.next_seq
+        # Beyond that the peer would not keep it; and what is out stays bounded whatever it says.
+        most = min(most, self.recovery.acked + FARTHEST - seq + len(packets))
         while len(packets) < most and self._has_more:
             full = self.most_payload
             size = min(self.queued, full)
@@ -271,19 +294,23 @@ class Sending:
         return bool(packets)
 
     def _take_off(self, packets: Sequence[SentPacket]) -> None:
-        size = 0
+        size, is_of_path = 0, False
         for packet in packets:
             size += len(packet.payload)
-            if packet.is_probe:
-                self.mtu.arrived(packet.size + self._overhead)
+            if packet.seq >= self._path_seq:
+                is_of_path = True
+                if packet.is_probe:
+                    self.mtu.arrived(packet.size + self._overhead)
         self._out_size -= size
-        self.mtu.confirm()
+        if is_of_path:
+            self.mtu.confirm()
 
     def _unprobe(self, packets: Iterable[SentPacket]) -> None:
         """What was made longer, and is lost, goes out again as it is."""
         for packet in packets:
             if packet.is_probe:
-                self.mtu.lost(packet.size + self._overhead)
+                if packet.seq >= self._path_seq:
+                    self.mtu.lost(packet.size + self._overhead)
                 packet.is_probe = False
                 packet.size = HEADER_SIZE + len(packet.payload)
 
@@ -301,6 +328,8 @@ class Sending:
             case Due.TIMEOUT:
                 self._unprobe(recovery.lost.values())
                 self.congestion.on_timeout()
+                if recovery.timeouts >= _BLACK_HOLE:
+                    self.mtu = PathMtu()
                 self._allowance = max(self._allowance, 1)
         return due, ()
 

@@ -196,14 +196,18 @@ class Socket:
         address: Address = found[0][4]
         return address
 
-    def send_to(self, address: Address, datagrams: list[bytes]) -> None:
-        """Send packets of a stream."""
+    def send_to(self, address: Address, datagrams: list[bytes], *, in_pieces: bool = False) -> None:
+        """Send packets of a stream; in IP fragments where the path needs that, or never."""
         if self._is_closed:
             return
         if self.tap is not None:
             for datagram in datagrams:
                 self.tap(self._address, address, datagram)
-        self._datagrams.send(address, datagrams)
+        if in_pieces:
+            with self._datagrams.fragmenting():
+                self._datagrams.send(address, datagrams)
+        else:
+            self._datagrams.send(address, datagrams)
         self._watch_writable()
 
     def touch(self, transport: UdxTransport) -> None:

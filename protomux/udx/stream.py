@@ -14,11 +14,12 @@ is over when its END and all before it was acknowledged (ours) or taken (the pee
     OPEN       both halves are over                               LINGERING    closed(None)
     OPEN       DESTROY comes, or a packet timed out too often     CLOSED       closed(error)
     any        destroy                                            CLOSED       closed(None)
-    LINGERING  a while without a packet                           CLOSED
+    LINGERING  a while without a packet, or the first of another  CLOSED
 
 While LINGERING the stream is over for the application, and answers what the peer sends again: the
 acknowledgement of its END may have been lost. libudx does not do that, so a peer that has ended,
-and does not acknowledge our END any more, has closed.
+and does not acknowledge our END any more, has closed. A first packet that acknowledges nothing,
+from a peer that had acknowledged something, is of another stream with the same numbers.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from typing import Final, Protocol
 from protomux.errors import LimitExceeded, StreamClosed
 from protomux.udx.congestion import Bbr
 from protomux.udx.mtu import PathMtu
-from protomux.udx.packet import Packet, Range, Type, encode_packet, unwrap
+from protomux.udx.packet import HEADER_SIZE, RANGE_SIZE, Packet, Range, Type, encode_packet, unwrap
 from protomux.udx.reassembly import FARTHEST, Reassembly
 from protomux.udx.recovery import MOST_TIMEOUT, Due, Recovery, SentPacket
 from protomux.udx.sending import Sending, padding_of
@@ -55,7 +56,11 @@ class Host(Protocol):
     """Who carries the datagrams of a stream, and takes what comes of it."""
 
     def transmit(self, datagram: bytes) -> None:
-        """Send it to the peer."""
+        """Send it to the peer, as it is or not at all."""
+        ...
+
+    def transmit_in_pieces(self, datagram: bytes) -> None:
+        """Send it to the peer, in IP fragments where the path needs that."""
         ...
 
     def data_received(self, data: bytes) -> None:
@@ -109,6 +114,7 @@ class Stream:
 
     __slots__ = (
         "_ack_is_due",
+        "_heard",
         "_host",
         "_incoming",
         "_keep_alive",
@@ -132,6 +138,7 @@ class Stream:
         self._incoming = Reassembly(host.data_received)
         self._window = window
         self._ack_is_due = False
+        self._heard = 0  # bytes, from an address that has not acknowledged anything
         self._keep_alive = 0.0
         self._keep_alive_at = inf
         self._linger_until = inf
@@ -209,6 +216,7 @@ class Stream:
         """The peer is reached by another path from now on, perhaps under another number."""
         self.remote_id = remote_id
         self._sending.set_path(ip_version)
+        self._heard = 0
         self._touch(now)
 
     def set_keep_alive(self, seconds: float, now: float) -> None:
@@ -259,19 +267,32 @@ class Stream:
             self._send(self._sending.flush(now), now)
         if self._ack_is_due and self.life in (Life.OPEN, Life.LINGERING):
             self._ack_is_due = False
-            self._transmit(0, sacks=self._incoming.sacks)
+            self._transmit(0, sacks=self._sacks())
 
     def _send(self, packets: Sequence[SentPacket], now: float) -> None:
         if not packets:
             return
-        transmit, window, ack = self._host.transmit, self.window, self._incoming.expected
-        window = min(window, 2**32 - 1)
+        transmit, is_too_large = self._host.transmit, self._sending.is_too_large
+        window, ack = min(self.window, 2**32 - 1), self._incoming.expected
         for packet in packets:
             sent = Packet(packet.type, self.remote_id, window, packet.seq, ack, (), packet.payload)
-            transmit(encode_packet(sent, padding_of(packet)))
+            datagram = encode_packet(sent, padding_of(packet))
+            if is_too_large(packet):
+                self._host.transmit_in_pieces(datagram)
+            else:
+                transmit(datagram)
         if not self._incoming.has_early:
             self._ack_is_due = False
         self._touch(now)
+
+    def _sacks(self) -> Sequence[Range]:
+        """Return the ranges to say: never more bytes to a stranger than came from it."""
+        sacks = self._incoming.sacks
+        if not self._sending.is_validated:
+            self._heard -= HEADER_SIZE
+            sacks = sacks[: max(self._heard, 0) // RANGE_SIZE]
+            self._heard -= len(sacks) * RANGE_SIZE
+        return sacks
 
     def _transmit(self, type: int, *, sacks: Iterable[Range] = (), payload: bytes = b"") -> None:
         """Send a packet that is not sent again."""
@@ -294,6 +315,7 @@ class Stream:
         if life is Life.CLOSED or life is Life.CREATED:
             return
         type = packet.type
+        self._heard += HEADER_SIZE + len(packet.payload)
         if type & _HEARTBEAT:
             self._ack_is_due = True
             return
@@ -304,10 +326,14 @@ class Stream:
                 self._close(StreamClosed("the peer destroyed the stream"))
             return
         if type & (_DATA | _END):
-            self._ack_is_due = True
             if life is Life.LINGERING:
-                self._linger_until = now + _LINGER
+                if packet.seq == packet.ack == 0 and self.recovery.acked:
+                    self._enter(Life.CLOSED)
+                else:
+                    self._ack_is_due = True
+                    self._linger_until = now + _LINGER
                 return
+            self._ack_is_due = True
             had_ended = incoming.has_ended
             incoming.add(type, seq, packet.payload, self.window)
             if incoming.has_ended and not had_ended:

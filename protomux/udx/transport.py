@@ -47,8 +47,8 @@ class Carrier(Protocol):
         """The event loop."""
         ...
 
-    def send_to(self, address: Address, datagrams: list[bytes]) -> None:
-        """Send them."""
+    def send_to(self, address: Address, datagrams: list[bytes], *, in_pieces: bool = False) -> None:
+        """Send them; in IP fragments where the path needs that, or never."""
         ...
 
     def resolve(self, host: str, port: int) -> Address:
@@ -110,6 +110,7 @@ class UdxTransport(asyncio.Transport):
         self._is_lost = False  # connection_lost is or will be called
         self._error: Exception | None = None
         self._close_deadline: asyncio.TimerHandle | None = None
+        self._released = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"<UdxTransport {self._stream!r} at {self._address}>"
@@ -289,6 +290,14 @@ class UdxTransport(asyncio.Transport):
             self._carrier.touch(self)
         self._lose(None)
 
+    async def wait_released(self) -> None:
+        """Wait until the number is free for another stream, some time after the end of this one.
+
+        A stream that ended in order answers for a while what its peer sends again; unless that is
+        the beginning of another stream.
+        """
+        await self._released.wait()
+
     # What the socket does
 
     def datagram_received(self, packet: Packet, address: Address, now: float) -> bool:
@@ -323,11 +332,15 @@ class UdxTransport(asyncio.Transport):
             self._timer_at = at
             self._timer = self._loop.call_at(at, self._on_timer)
         elif self._stream.life is Life.CLOSED:
-            for timer in (self._timer, self._close_deadline):
-                if timer is not None:
-                    timer.cancel()
-            for carrier in self._carriers:
-                carrier.forget(self)
+            self._release()
+
+    def _release(self) -> None:
+        for timer in (self._timer, self._close_deadline):
+            if timer is not None:
+                timer.cancel()
+        for carrier in self._carriers:
+            carrier.forget(self)
+        self._released.set()
 
     def _on_timer(self) -> None:
         self._timer, self._timer_at = None, inf
@@ -341,6 +354,11 @@ class UdxTransport(asyncio.Transport):
     def transmit(self, datagram: bytes) -> None:
         """Keep it until the end of `flush`."""
         self._outgoing.append(datagram)
+
+    def transmit_in_pieces(self, datagram: bytes) -> None:
+        """Send it by itself."""
+        assert self._address is not None
+        self._carrier.send_to(self._address, [datagram], in_pieces=True)
 
     def data_received(self, data: bytes) -> None:
         """Keep it until `_deliver`."""
@@ -499,9 +517,10 @@ class UdxTransport(asyncio.Transport):
         """A socket is gone: the end, unless there is another by now."""
         if carrier is not self._carrier:
             return
-        if self._stream.life is Life.OPEN:
+        if self._stream.life is not Life.CLOSED:
             self._stream.destroy()
         self._lose(error)
+        self._carrier.touch(self)
 
     def _tell_lost(self) -> None:
         assert self._protocol is not None

@@ -157,6 +157,7 @@ def keygen(out: Path | None, force: bool, is_capability: bool, output: Output) -
 
 
 @command_line.command(epilog=EXIT_CODES)
+@click.argument("address", metavar="[ADDRESS]", required=False, callback=parsed(parse_address))
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port",
@@ -181,6 +182,7 @@ def keygen(out: Path | None, force: bool, is_capability: bool, output: Output) -
 def serve(
     context: click.Context,
     *,
+    address: Address | None,
     host: str,
     port: int,
     path: str | None,
@@ -194,16 +196,24 @@ def serve(
 
     A peer is told all that is known when it comes and when it asks, and what is new when stdin
     says it. After the end of stdin it goes on.
+
+    ADDRESS may be HOST:PORT or unix:PATH, in place of the options; or
+    udp://SERVER:PORT/ID/VISITOR:PORT/ID, to serve over UDX the one visitor who is known: both sides
+    are given the same text, and each ID, a number, is one of the stream that nobody else knows.
     """
     sources = [context.get_parameter_source(name) for name in ("host", "port")]
     if path is not None and ParameterSource.COMMANDLINE in sources:
         raise click.UsageError("--unix is instead of --host and --port.")
+    if address is not None and (path is not None or ParameterSource.COMMANDLINE in sources):
+        raise click.UsageError("ADDRESS is instead of --host, --port and --unix.")
+    if address is None:
+        address = TcpAddress(host, port) if path is None else UnixAddress(path)
 
     def action(report: Reporter) -> Exit:
         serve = partial(
             service.serve,
             report,
-            address=TcpAddress(host, port) if path is None else UnixAddress(path),
+            address=address,
             capability=keys.capability(report),
             key_pair=keys.key_pair(report),
             writers=writers,
@@ -243,7 +253,7 @@ def lookup(
     """Ask a peer which logs have grown.
 
     The answer is the first announce of the peer after the question. HOST:PORT may also be
-    unix:PATH.
+    unix:PATH, or udp://SERVER:PORT/ID/VISITOR:PORT/ID as for serve.
     """
 
     def action(report: Reporter) -> Exit:
@@ -272,7 +282,7 @@ def announce(
     """Tell a peer which logs have grown.
 
     It is done when the peer has proved the capability and taken all that was sent. HOST:PORT
-    may also be unix:PATH.
+    may also be unix:PATH, or udp://SERVER:PORT/ID/VISITOR:PORT/ID as for serve.
     """
     if not writers and not has_feed:
         raise click.UsageError("Nothing to announce: give --announce KEY:LENGTH or --stdin.")

@@ -63,13 +63,14 @@ async def demo(report: Reporter) -> Exit:
 async def _meet(alice: _Side, bob: _Side) -> list[SecretStream]:
     """Open an encrypted stream between the two."""
     arrived: asyncio.Future[SecretStream] = asyncio.get_running_loop().create_future()
+    anywhere = TcpAddress("127.0.0.1", 0)
     async with listening(
         arrived.set_result,
-        TcpAddress("127.0.0.1", 0),
+        anywhere,
         key_pair=alice.key_pair,
         firewall=lambda key: not alice.admits(key, bob.key_pair.public_key),
     ) as server:
-        (address,) = own_addresses(server)
+        (address,) = own_addresses(server, anywhere)
         alice.tell("listening", f"listens on {address}", address=str(address))
         bob.tell("connecting", f"connects to {address}", "out", address=str(address))
         outgoing = await connect(

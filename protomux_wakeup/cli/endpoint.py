@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Final, Unpack
+from typing import Final, TypeVar, Unpack
 
 from protomux import ProtomuxError
 from protomux.streams import (
@@ -14,13 +15,15 @@ from protomux.streams import (
     SecretStreamOptions,
     Server,
     open_connection,
+    open_udx_connection,
     open_unix_connection,
     start_server,
+    start_udx_server,
     start_unix_server,
 )
 from protomux_wakeup.cli.process import Failure, reason
 from protomux_wakeup.cli.report import Reporter
-from protomux_wakeup.cli.values import Address, TcpAddress, UnixAddress, short
+from protomux_wakeup.cli.values import Address, TcpAddress, UdpAddress, UnixAddress, short
 
 __all__ = [
     "LEAVING",
@@ -32,18 +35,22 @@ __all__ = [
     "remote_address",
 ]
 
+T = TypeVar("T")
+
 LEAVING: Final = 2.0
 """Seconds that peers are given to close their side when we leave."""
 
 
 async def connect(address: Address, **options: Unpack[SecretStreamOptions]) -> SecretStream:
-    """As `protomux.streams.open_connection`, to an address of either kind.
+    """As `protomux.streams.open_connection`, to an address of any kind.
 
     Raises Failure where no stream comes about.
     """
     try:
         if isinstance(address, UnixAddress):
             return await open_unix_connection(address.path, **options)
+        if isinstance(address, UdpAddress):
+            return await _open_udx_connection(address, options)
         return await open_connection(address.host, address.port, **options)
     except (OSError, ProtomuxError) as error:
         raise Failure(f"cannot connect to {address}: {reason(error)}") from error
@@ -55,13 +62,15 @@ async def listening(
     address: Address,
     **options: Unpack[SecretStreamOptions],
 ) -> AsyncIterator[Server]:
-    """As `protomux.streams.start_server`, on an address of either kind, until the context ends.
+    """As `protomux.streams.start_server`, on an address of any kind, until the context ends.
 
     Raises Failure where it cannot listen.
     """
     try:
         if isinstance(address, UnixAddress):
             server = await start_unix_server(on_stream, address.path, **options)
+        elif isinstance(address, UdpAddress):
+            server = await _start_udx_server(on_stream, address, options)
         else:
             server = await start_server(on_stream, address.host, address.port, **options)
     except OSError as error:
@@ -71,10 +80,49 @@ async def listening(
             yield server
 
 
+async def _open_udx_connection(address: UdpAddress, options: SecretStreamOptions) -> SecretStream:
+    async def start(local: tuple[str, int]) -> SecretStream:
+        return await open_udx_connection(
+            *address.server,
+            id=address.visitor_id,
+            remote_id=address.server_id,
+            local=local,
+            **options,
+        )
+
+    return await _started(start, address.visitor)
+
+
+async def _start_udx_server(
+    on_stream: Callable[[SecretStream], object], address: UdpAddress, options: SecretStreamOptions
+) -> Server:
+    async def start(local: tuple[str, int]) -> Server:
+        return await start_udx_server(
+            on_stream,
+            *address.visitor,
+            id=address.server_id,
+            remote_id=address.visitor_id,
+            local=local,
+            **options,
+        )
+
+    return await _started(start, address.server)
+
+
+async def _started(start: Callable[[tuple[str, int]], Awaitable[T]], own: TcpAddress) -> T:
+    """Start at an address of ours; behind a NAT, whose that is, at the port alone."""
+    try:
+        return await start((own.host, own.port))
+    except OSError as error:
+        if error.errno != errno.EADDRNOTAVAIL:
+            raise
+        return await start(("::" if ":" in own.host else "0.0.0.0", own.port))
+
+
 @contextmanager
 def _socket_file(address: Address) -> Iterator[None]:
     """Remove the file of a Unix socket when the context ends, as Python does from 3.13 on."""
-    if isinstance(address, TcpAddress):
+    if not isinstance(address, UnixAddress):
         yield
         return
     inode = os.stat(address.path).st_ino
@@ -86,8 +134,10 @@ def _socket_file(address: Address) -> Iterator[None]:
                 os.unlink(address.path)
 
 
-def own_addresses(server: Server) -> list[Address]:
-    """Return where `server` listens."""
+def own_addresses(server: Server, address: Address) -> list[Address]:
+    """Return where `server` listens, which was told to listen on `address`."""
+    if isinstance(address, UdpAddress):
+        return [address]  # half of which is the visitor's
     return [_address(socket.getsockname()) for socket in server.sockets]
 
 

@@ -20,7 +20,15 @@ from protomux_wakeup.cli.feed import BadLine, read_writers
 from protomux_wakeup.cli.logs import Logs
 from protomux_wakeup.cli.process import Exit, reason
 from protomux_wakeup.cli.report import Reporter
-from protomux_wakeup.cli.values import Address, TcpAddress, count_of, hex_of, short
+from protomux_wakeup.cli.values import (
+    Address,
+    TcpAddress,
+    UdpAddress,
+    UnixAddress,
+    count_of,
+    hex_of,
+    short,
+)
 from protomux_wakeup.cli.witness import Witness
 
 __all__ = ["KEEP_ALIVE", "Carrier", "serve"]
@@ -71,7 +79,7 @@ async def serve(
             firewall=allow_only(allowed, report),
             keep_alive=KEEP_ALIVE,
         ) as server:
-            for own in own_addresses(server):
+            for own in own_addresses(server, address):
                 _say_where(report, own, key_pair.public_key, service.topic_id)
             if feed is not None:
                 await service.follow(feed)
@@ -81,11 +89,12 @@ async def serve(
 
 
 def _say_where(report: Reporter, address: Address, public_key: bytes, topic_id: bytes) -> None:
-    place: dict[str, str | int] = (
-        {"host": address.host, "port": address.port}
-        if isinstance(address, TcpAddress)
-        else {"path": address.path}
-    )
+    place: dict[str, str | int]
+    match address:
+        case TcpAddress(host, port) | UdpAddress(TcpAddress(host, port)):
+            place = {"host": host, "port": port}
+        case UnixAddress(path):
+            place = {"path": path}
     report.say(
         "listening",
         str(address),

@@ -15,6 +15,7 @@ __all__ = [
     "MAX_LENGTH",
     "Address",
     "TcpAddress",
+    "UdpAddress",
     "UnixAddress",
     "count_of",
     "format_writer",
@@ -55,7 +56,19 @@ class UnixAddress(NamedTuple):
         return f"unix:{self.path}"
 
 
-Address: TypeAlias = TcpAddress | UnixAddress
+class UdpAddress(NamedTuple):
+    """Both ends of a UDX stream, each with its number of the stream; the same text for both."""
+
+    server: TcpAddress
+    server_id: int
+    visitor: TcpAddress
+    visitor_id: int
+
+    def __str__(self) -> str:
+        return f"udp://{self.server}/{self.server_id}/{self.visitor}/{self.visitor_id}"
+
+
+Address: TypeAlias = TcpAddress | UnixAddress | UdpAddress
 
 
 def shown(value: str) -> str:
@@ -107,9 +120,30 @@ def format_writer(writer: Writer) -> str:
 
 
 def parse_address(text: str) -> Address:
-    """Return where HOST:PORT, [IPV6]:PORT or unix:PATH is."""
+    """Return where HOST:PORT, [IPV6]:PORT, unix:PATH or udp://SERVER:PORT/ID/VISITOR:PORT/ID is."""
     if text.startswith("unix:") and len(text) > len("unix:"):
         return UnixAddress(text.removeprefix("unix:"))
+    if text.startswith("udp:"):
+        return _parse_udp_address(text)
+    return _parse_tcp_address(text)
+
+
+def _parse_udp_address(text: str) -> UdpAddress:
+    parts = text.removeprefix("udp://").split("/")
+    if len(parts) != 4 or not all(
+        _DECIMAL.fullmatch(id) is not None and int(id) < 2**32 for id in parts[1::2]
+    ):
+        raise ValueError(
+            f"expected udp://SERVER:PORT/ID/VISITOR:PORT/ID, each ID a number from 0 to 2^32 - 1, "
+            f"got {shown(text)}"
+        )
+    server, server_id, visitor, visitor_id = parts
+    return UdpAddress(
+        _parse_tcp_address(server), int(server_id), _parse_tcp_address(visitor), int(visitor_id)
+    )
+
+
+def _parse_tcp_address(text: str) -> TcpAddress:
     host, _, port = text.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]

@@ -61,6 +61,12 @@ class Side:
         self._free_at = 0.0
 
     def transmit(self, datagram: bytes) -> None:
+        self._transmit(datagram, self.path.largest)
+
+    def transmit_in_pieces(self, datagram: bytes) -> None:
+        self._transmit(datagram, len(datagram) + 28)
+
+    def _transmit(self, datagram: bytes, largest: int) -> None:
         simulation, path = self.simulation, self.path
         random, now = simulation.random, simulation.now
         self.sent += 1
@@ -69,7 +75,7 @@ class Side:
         begin = max(self._free_at, now)
         if (
             random.random() < path.loss
-            or size > path.largest
+            or size > largest
             or path.blackout[0] <= now < path.blackout[1]
             or (begin - now) * path.rate > path.queue
         ):
