@@ -83,9 +83,10 @@ class Datagrams:
                 self._receives_segments = True
 
     def _discover(self, how: int) -> None:
-        if _LINUX:
+        option = _MTU_DISCOVER.get(self.socket.family)
+        if _LINUX and option is not None:
             with suppress(OSError):
-                self.socket.setsockopt(*_MTU_DISCOVER[self.socket.family], how)
+                self.socket.setsockopt(*option, how)
 
     @contextmanager
     def fragmenting(self) -> Iterator[None]:

@@ -7,6 +7,7 @@ acknowledgement a stream, however many packets it brought.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import socket as sockets
 from collections.abc import Callable
@@ -90,6 +91,11 @@ class Socket:
         self._closes_when_idle = False
         self._closed = asyncio.Event()
         loop.add_reader(bound.fileno(), self._read)
+
+    def __del__(self) -> None:
+        # When its loop has closed: what still lingered needs no warning.
+        if not self._is_closed:
+            self._datagrams.close()
 
     def __repr__(self) -> str:
         state = "closed" if self._is_closed else f"{len(self._transports)} streams"
@@ -182,6 +188,11 @@ class Socket:
         """Return the address as this socket has it; ValueError for what is none."""
         if not 0 < port < 2**16:
             raise ValueError(f"expected a port from 1 to 65535, got {port}")
+        wrong = f"expected an IP address that {self._address[0]} can reach, got {host!r}"
+        try:
+            ipaddress.ip_address(host)  # getaddrinfo takes much more: "", "1.2.3"
+        except ValueError:
+            raise ValueError(wrong) from None
         flags = sockets.AI_NUMERICHOST | sockets.AI_NUMERICSERV
         if self._family == sockets.AF_INET6:
             flags |= sockets.AI_V4MAPPED
@@ -189,10 +200,8 @@ class Socket:
             found = sockets.getaddrinfo(
                 host, port, family=self._family, type=sockets.SOCK_DGRAM, flags=flags
             )
-        except (sockets.gaierror, UnicodeError):
-            raise ValueError(
-                f"expected an IP address that {self._address[0]} can reach, got {host!r}"
-            ) from None
+        except sockets.gaierror:
+            raise ValueError(wrong) from None
         address: Address = found[0][4]
         return address
 

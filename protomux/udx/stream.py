@@ -18,7 +18,7 @@ is over when its END and all before it was acknowledged (ours) or taken (the pee
 
 While LINGERING the stream is over for the application, and answers what the peer sends again: the
 acknowledgement of its END may have been lost. libudx does not do that, so a peer that has ended,
-and does not acknowledge our END any more, has closed. A first packet that acknowledges nothing,
+and does not acknowledge our END any more, has closed, in order. A first packet that acknowledges nothing,
 from a peer that had acknowledged something, is of another stream with the same numbers.
 """
 
@@ -45,6 +45,10 @@ WINDOW: Final = 4 * 1024 * 1024
 _LINGER: Final = MOST_TIMEOUT
 """Seconds without a packet for which a stream that is over answers its peer: who has not got an
 acknowledgement asks again before that."""
+
+_MAX_LAST_TIMEOUTS: Final = 3
+"""Timeouts after which a peer that has ended, and has all of ours but the END, is taken to have
+closed: some 7 s, in which END went out four times and more."""
 
 # To ask an enum for its member takes Python 3.11 as long as a call.
 _DATA, _END, _MESSAGE, _DESTROY, _HEARTBEAT = (
@@ -356,8 +360,13 @@ class Stream:
         if self.life is not Life.OPEN:
             return
         due, packets = self._sending.on_timer(now)
+        is_alone = self._sending.only_end_is_out and self._incoming.has_ended
+        if is_alone and self.recovery.timeouts >= _MAX_LAST_TIMEOUTS:
+            # The acknowledgement of our END was lost, and the peer is gone.
+            self.destroy()
+            return
         if due is Due.END:
-            self._give_up()
+            self._close(StreamClosed("the peer does not answer any more"))
             return
         self._send(packets, now)
         if self._sending.must_ask(now):
@@ -371,12 +380,6 @@ class Stream:
         self._keep_alive_at = now + self._keep_alive if is_wanted else inf
 
     # The end
-
-    def _give_up(self) -> None:
-        if self._sending.only_end_is_out and self._incoming.has_ended:
-            self._close(None)  # the acknowledgement of our END was lost, and the peer is gone
-        else:
-            self._close(StreamClosed("the peer does not answer any more"))
 
     def _linger(self, now: float) -> None:
         self._enter(Life.LINGERING)
