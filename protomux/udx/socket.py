@@ -1,7 +1,8 @@
 """A UDP socket that carries many streams. Knows the event loop and which stream a packet is for.
 
 Everything that comes at once is taken at once, and answered together: one wakeup of the loop is one
-acknowledgement a stream, however many packets it brought.
+acknowledgement a stream, however many packets it brought. The time is the monotonic clock's, which
+asyncio's loops have as well: uvloop's own has milliseconds, in which a round trip may take none.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 import socket as sockets
 from collections.abc import Callable
 from contextlib import suppress
+from time import monotonic
 from typing import Any, Final, Self, TypeAlias
 
 from protomux.encoding import BytesLike
@@ -243,7 +245,7 @@ class Socket:
     # The loop
 
     def _read(self) -> None:
-        now = self.loop.time()
+        now = monotonic()
         datagrams = self._datagrams
         try:
             for _ in range(_MOST_READS):
@@ -283,7 +285,7 @@ class Socket:
     def _flush_touched(self) -> None:
         self._flush_is_due = False
         touched = self._touched
-        now = self.loop.time()
+        now = monotonic()
         while touched and not self._datagrams.is_blocked:
             transport = next(iter(touched))
             del touched[transport]

@@ -17,6 +17,7 @@ import ipaddress
 import logging
 from collections.abc import Iterable
 from math import inf
+from time import monotonic
 from typing import Any, Final, Protocol, cast
 
 from protomux.encoding import BytesLike
@@ -88,7 +89,7 @@ class UdxTransport(asyncio.Transport):
         self._carriers = [carrier]  # by which packets may come
         self._loop: Final = carrier.loop
         self._protocol = protocol
-        self._stream: Final = Stream(id, self, self._loop.time(), window=window)
+        self._stream: Final = Stream(id, self, monotonic(), window=window)
         self._address: Address | None = None
         self._addresses: set[Address] = set()  # of the peer, now and before; without flow and scope
         self._timer: asyncio.TimerHandle | None = None
@@ -128,7 +129,7 @@ class UdxTransport(asyncio.Transport):
         if self._stream.life is not Life.CREATED:
             raise RuntimeError("expected a stream that was not connected before")
         self._set_address(_address(self._carrier, remote_id, host, port))
-        self._stream.connect(remote_id, self._loop.time(), ip_version=self._ip_version)
+        self._stream.connect(remote_id, monotonic(), ip_version=self._ip_version)
         self._loop.call_soon(self._make)
         self._carrier.touch(self)
 
@@ -148,7 +149,7 @@ class UdxTransport(asyncio.Transport):
             self._carriers.append(carrier)
         self._carrier = carrier
         self._set_address(address)
-        self._stream.change_remote(remote_id, self._loop.time(), ip_version=self._ip_version)
+        self._stream.change_remote(remote_id, monotonic(), ip_version=self._ip_version)
         self._carrier.touch(self)
 
     def _set_address(self, address: Address) -> None:
@@ -167,7 +168,7 @@ class UdxTransport(asyncio.Transport):
 
         So that what stands between remembers the path.
         """
-        self._stream.set_keep_alive(seconds, self._loop.time())
+        self._stream.set_keep_alive(seconds, monotonic())
         self._carrier.touch(self)
 
     @property
@@ -321,16 +322,16 @@ class UdxTransport(asyncio.Transport):
             self._carrier.send_to(self._address, outgoing)
         if self._protocol_is_paused:
             self._update_writing()
-        self._arm()
+        self._arm(now)
 
-    def _arm(self) -> None:
+    def _arm(self, now: float) -> None:
         """Be called at the deadline; a timer that is early asks again, which is rarely."""
         at = self._stream.deadline
         if at < self._timer_at:
             if self._timer is not None:
                 self._timer.cancel()
             self._timer_at = at
-            self._timer = self._loop.call_at(at, self._on_timer)
+            self._timer = self._loop.call_later(max(at - now, 0.0), self._on_timer)
         elif self._stream.life is Life.CLOSED:
             self._release()
 
@@ -344,7 +345,7 @@ class UdxTransport(asyncio.Transport):
 
     def _on_timer(self) -> None:
         self._timer, self._timer_at = None, inf
-        now = self._loop.time()
+        now = monotonic()
         if self._stream.deadline <= now:
             self._stream.on_timer(now)
         self.flush(now)
