@@ -11,6 +11,7 @@ import asyncio
 import ipaddress
 import logging
 import socket as sockets
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
@@ -92,12 +93,9 @@ class Socket:
         self._is_closed = False
         self._closes_when_idle = False
         self._closed = asyncio.Event()
+        # When its loop has ended: what lingered is nothing to warn of.
+        weakref.finalize(self, bound.close)
         loop.add_reader(bound.fileno(), self._read)
-
-    def __del__(self) -> None:
-        # When its loop has closed: what still lingered needs no warning.
-        if not self._is_closed:
-            self._datagrams.close()
 
     def __repr__(self) -> str:
         state = "closed" if self._is_closed else f"{len(self._transports)} streams"

@@ -18,8 +18,8 @@ is over when its END and all before it was acknowledged (ours) or taken (the pee
 
 While LINGERING the stream is over for the application, and answers what the peer sends again: the
 acknowledgement of its END may have been lost. libudx does not do that, so a peer that has ended,
-and does not acknowledge our END any more, has closed, in order. A first packet that acknowledges nothing,
-from a peer that had acknowledged something, is of another stream with the same numbers.
+and does not acknowledge our END any more, has closed, in order. A first packet that acknowledges
+nothing, from a peer that had acknowledged something, is of another stream with the same numbers.
 """
 
 from __future__ import annotations

@@ -63,6 +63,36 @@ async def test_serve_lookup_and_announce() -> None:
         assert await host.ends(130) == ("", "")
 
 
+def udp_port() -> int:
+    """Return a port that nobody has."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def test_serve_and_visit_over_udx() -> None:
+    url = f"udp://127.0.0.1:{udp_port()}/7/127.0.0.1:{udp_port()}/4294967295"
+    async with serving(url, "--announce", f"{KEY}:17") as (host, address):
+        assert address == url
+        for _ in range(2):
+            async with started("lookup", url, "--json", env=CAPABILITY) as visitor:
+                answer = await visitor.until("announce_received")
+                assert answer["writers"] == [{"key": KEY, "length": 17}]
+                await visitor.ends(0)
+            assert (await host.until("disconnected"))["error"] is None
+        host.signal(signal.SIGINT)
+        assert (await host.until("stopped"))["signal"] == "SIGINT"
+        assert await host.ends(130) == ("", "")
+
+
+async def test_nobody_at_the_other_end_of_udx() -> None:
+    # The visitor's address is of a NAT, as its port is here.
+    url = f"udp://127.0.0.1:{udp_port()}/7/192.0.2.9:{udp_port()}/8"
+    async with started("lookup", url, "--timeout", "0.3", "--json", env=CAPABILITY) as visitor:
+        await visitor.ends(3)
+
+
 async def test_keys_from_files_and_firewalls(tmp_path: Path) -> None:
     capability, key = tmp_path / "capability", tmp_path / "key"
     for path, *options in ((capability, "--capability"), (key,)):

@@ -7,6 +7,7 @@ from protomux_wakeup.cli.values import (
     MAX_LENGTH,
     Address,
     TcpAddress,
+    UdpAddress,
     UnixAddress,
     count_of,
     format_writer,
@@ -72,6 +73,12 @@ def test_no_other_writer(text: str) -> None:
         ("[fe80::1%eth0]:80", TcpAddress("fe80::1%eth0", 80)),
         ("unix:/run/wakeup.sock", UnixAddress("/run/wakeup.sock")),
         ("unix:a:b", UnixAddress("a:b")),
+        (
+            "udp://192.0.2.1:4000/0/[2001:db8::1]:4001/4294967295",
+            UdpAddress(
+                TcpAddress("192.0.2.1", 4000), 0, TcpAddress("2001:db8::1", 4001), 2**32 - 1
+            ),
+        ),
     ],
 )
 def test_an_address_as_text_and_back(text: str, address: Address) -> None:
@@ -115,3 +122,27 @@ def test_short_forms() -> None:
     assert hex_of(bytes.fromhex(KEY)) == KEY
     assert hex_of(None) is None
     assert [count_of(number, "log") for number in (0, 1, 2)] == ["0 logs", "1 log", "2 logs"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "udp:",
+        "udp://127.0.0.1:4000",
+        "udp://127.0.0.1:4000/1",
+        "udp://127.0.0.1:4000/1/127.0.0.1:4001",
+        "udp://127.0.0.1:4000/1/127.0.0.1:4001/",
+        "udp://127.0.0.1:4000/-1/127.0.0.1:4001/2",
+        "udp://127.0.0.1:4000/1/127.0.0.1:4001/4294967296",
+        "udp://127.0.0.1:4000/1/127.0.0.1:4001/2/3",
+    ],
+)
+def test_no_other_address_of_udx(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^expected udp://SERVER:PORT/ID/VISITOR:PORT/ID, .*got"):
+        parse_address(text)
+
+
+@pytest.mark.parametrize("port", ["", ":0", ":65536"])
+def test_an_address_of_udx_has_ports(port: str) -> None:
+    with pytest.raises(ValueError, match=r"^expected HOST:PORT with a port"):
+        parse_address(f"udp://127.0.0.1{port}/1/127.0.0.1:4001/2")
