@@ -249,8 +249,12 @@ class Bbr:
         elif self.phase is Phase.PROBE_RTT:
             self._end_probe(now)
 
-    def on_timeout(self) -> None:
-        """Retransmission by timeout: whether the path is full is to be seen again."""
+    def on_timeout(self, in_flight: int) -> None:
+        """Retransmission by timeout: whether the path is full is to be seen again.
+
+        One packet goes out at least: RFC 6298, section 5.4.
+        """
+        self.window = max(self.window, in_flight + 1)
         self._prior_state = State.LOSS
         self._full_bandwidth = 0.0
         self._is_round_start = True

@@ -54,12 +54,14 @@ class Reassembly:
     def add(self, type: int, seq: int, payload: BytesLike, room: int) -> None:
         """Packet `seq` came, and there is room for so many bytes: take it, now or in its turn.
 
-        One that came before, is behind the END, or for which there is no room, is dropped.
+        One that came before, is behind the END, or for which there is no room, is dropped. The one
+        that is next has the room of those before their turn, since it lets them go.
         """
-        expected = self.expected
+        if seq == self.expected:
+            room += self.early_size
         if self.has_ended or len(payload) > room:
             return
-        if seq == expected:
+        if seq == self.expected:
             self._take(type, bytes(payload))
             if self._early:
                 self._catch_up()

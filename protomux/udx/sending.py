@@ -59,8 +59,7 @@ class Sending:
         "_overhead",
         "_pacer",
         "_path_seq",
-        "_peer_ack",
-        "_peer_seq",
+        "_peer_knew",
         "_probe_window_at",
         "_queue",
         "congestion",
@@ -84,8 +83,7 @@ class Sending:
         self._end_seq: int | None = None
         self.has_ended = False
         self.peer_window = _FIRST_WINDOW
-        self._peer_seq = 0
-        self._peer_ack = 0
+        self._peer_knew = -1, 0  # its ack, and how many beyond that, when it last said so
         self._probe_window_at = inf
         self.set_path(4)
 
@@ -216,9 +214,11 @@ class Sending:
                     return
                 size = room  # nothing is out that could make more room
             payload = self._cut(size)
-            type = _DATA if payload else 0
-            if self._end_is_queued and not self.queued:
-                type |= _END
+            type = _DATA
+            if not size:
+                # By itself, though it may go with data: so it can be told what was acknowledged
+                # when the peer has closed, and what it said last was lost.
+                type = _END
                 self._end_seq = seq
             wanted = self.mtu.wanted
             is_probe = wanted is not None and size == full
@@ -257,8 +257,8 @@ class Sending:
 
     # Acknowledgements
 
-    def on_ack(self, packet: Packet, seq: int, now: float, *, validates: bool) -> bool:
-        """Number `seq` of the peer came, and acknowledges; True if any packet of ours.
+    def on_ack(self, packet: Packet, now: float, *, validates: bool) -> bool:
+        """A packet came that acknowledges; True if any of ours.
 
         It `validates` the path if it came by it.
         """
@@ -266,8 +266,7 @@ class Sending:
         ack = unwrap(packet.ack, recovery.acked)
         if ack > recovery.next_seq:
             return False
-        if ack >= recovery.acked and (seq, ack) >= (self._peer_seq, self._peer_ack):
-            self.peer_window, self._peer_seq, self._peer_ack = packet.window, seq, ack
+        self._take_window(packet, ack)
         if recovery.is_empty:
             return False
         sacks = [(unwrap(start, ack), unwrap(end, ack)) for start, end in packet.sacks]
@@ -292,6 +291,17 @@ class Sending:
             now=now,
         )
         return bool(packets)
+
+    def _take_window(self, packet: Packet, ack: int) -> None:
+        """Believe the packet that knows most of ours to have come: packets overtake each other.
+
+        Of two that know the same, the larger window: an honest one grows by reading alone.
+        """
+        known = ack, sum(end - start for start, end in packet.sacks)
+        if known > self._peer_knew:
+            self._peer_knew, self.peer_window = known, packet.window
+        elif known == self._peer_knew:
+            self.peer_window = max(self.peer_window, packet.window)
 
     def _take_off(self, packets: Sequence[SentPacket]) -> None:
         size, is_of_path = 0, False
@@ -327,7 +337,7 @@ class Sending:
                 return due, self._probe(now)
             case Due.TIMEOUT:
                 self._unprobe(recovery.lost.values())
-                self.congestion.on_timeout()
+                self.congestion.on_timeout(len(recovery.in_flight))
                 if recovery.timeouts >= _BLACK_HOLE:
                     self.mtu = PathMtu()
                 self._allowance = max(self._allowance, 1)

@@ -224,7 +224,10 @@ class Stream:
         self._touch(now)
 
     def set_keep_alive(self, seconds: float, now: float) -> None:
-        """Ask the peer for a sign of life after so long a silence of ours; 0 turns it off."""
+        """Ask the peer for a sign of life after so long a silence of ours; 0 turns it off.
+
+        So that what stands between remembers the path. Nobody misses the answer.
+        """
         self._keep_alive = seconds
         self._touch(now)
 
@@ -346,7 +349,7 @@ class Stream:
             return
         if type & _MESSAGE:
             self._host.message_received(bytes(packet.payload))
-        if self._sending.on_ack(packet, seq, now, validates=is_current):
+        if self._sending.on_ack(packet, now, validates=is_current):
             self._host.acknowledged()
         if incoming.has_ended and self._sending.has_ended:
             self._linger(now)

@@ -166,7 +166,7 @@ class UdxTransport(asyncio.Transport):
     def set_keep_alive(self, seconds: float) -> None:
         """Ask the peer for a sign of life after so long a silence of ours; 0 turns it off.
 
-        So that what stands between remembers the path.
+        So that what stands between remembers the path; that the peer is gone, only data finds out.
         """
         self._stream.set_keep_alive(seconds, monotonic())
         self._carrier.touch(self)
