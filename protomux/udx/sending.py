@@ -297,7 +297,8 @@ class Sending:
 
         Of two that know the same, the larger window: an honest one grows by reading alone.
         """
-        known = ack, sum(end - start for start, end in packet.sacks)
+        beyond = sum(end - start for start, end in packet.sacks) if packet.sacks else 0
+        known = ack, beyond
         if known > self._peer_knew:
             self._peer_knew, self.peer_window = known, packet.window
         elif known == self._peer_knew:
