@@ -109,7 +109,7 @@ class Datagram(NamedTuple):
 class Other(Enum):
     """A packet in which no datagram can be read, though nothing is wrong with it."""
 
-    NO_UDP = "no udp"
+    NO_UDP = "no_udp"
     FRAGMENT = "fragment"
     CUT = "cut"
 

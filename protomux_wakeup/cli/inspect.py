@@ -36,8 +36,13 @@ from protomux_wakeup.cli.values import TcpAddress, count_of, shown
 
 __all__ = ["inspect", "say_damage", "say_end", "say_start"]
 
-_NO_UDX: Final = "no udx"
-_SKIPPED: Final = (_NO_UDX, *(other.value for other in Other))
+_NO_UDX: Final = "no_udx"
+_SKIPPED: Final = {
+    _NO_UDX: "without UDX",
+    Other.NO_UDP.value: "without UDP",
+    Other.FRAGMENT.value: "in fragments",
+    Other.CUT.value: "cut short by the capture",
+}
 
 
 def inspect(report: Reporter, recording: Recording) -> Exit:
@@ -218,11 +223,15 @@ class _Packets(_Inspector):
     def judge(self) -> Exit:
         if self._skipped:
             total = count_of(self._skipped.total(), self.thing)
-            reasons = [f"{self._skipped[why]} {why}" for why in _SKIPPED if self._skipped[why]]
+            reasons = [
+                f"{self._skipped[why]} {text}"
+                for why, text in _SKIPPED.items()
+                if self._skipped[why]
+            ]
             self.report.say(
                 "skipped",
                 f"{total}: {', '.join(reasons)}",
-                {why.replace(" ", "_"): self._skipped[why] for why in _SKIPPED},
+                {why: self._skipped[why] for why in _SKIPPED},
             )
         return super().judge()
 
