@@ -16,7 +16,7 @@ from construct import Byte, Int32ul, Struct, stream_write
 from protomux.dissect.compact import raw
 from protomux.dissect.tree import Dissection, Format, FormatBase, Wrong, build, field, tape_of
 
-__all__ = ["MAGIC", "SACK", "flags", "is_sure", "packet"]
+__all__ = ["MAGIC", "SACK", "flags", "is_sure", "packet", "split"]
 
 MAGIC: Final = b"\xff\x01"
 """What tells a packet from other datagrams: the first byte, and the version."""
@@ -33,6 +33,7 @@ _FLAGS: Final = {
     32: "heartbeat",
 }
 _RANGE_SIZE: Final = 8
+_HEADER_SIZE: Final = 20
 
 
 class _Exactly(FormatBase):
@@ -136,3 +137,20 @@ def is_sure(found: Dissection) -> bool:
     if found.problem is not None:
         return False
     return found.value.offset > 0 or not found.value.type & SACK
+
+
+def split(data: bytes) -> list[bytes]:
+    """Return the packets in `data` that Linux passes on as one datagram (UDP_SEGMENT, udp(7)).
+
+    The network card cuts them apart, behind the place where captures are made, and no capture
+    tells their size: all have it but the last, which may be shorter. So they are looked for where
+    a header with the same stream id comes again and again.
+    """
+    id = data[4:8]
+    size = data.find(MAGIC, _HEADER_SIZE)
+    while size > 0:
+        starts = range(0, len(data), size)
+        if all(data.startswith(MAGIC, at) and data[at + 4 : at + 8] == id for at in starts):
+            return [data[at : at + size] for at in starts]
+        size = data.find(MAGIC, size + 1)
+    return [data]

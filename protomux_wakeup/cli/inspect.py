@@ -177,11 +177,20 @@ class _Packets(_Inspector):
         beginning = datagram.data[: len(udx.MAGIC)]
         if beginning != udx.MAGIC and not (is_cut and udx.MAGIC.startswith(beginning)):
             self._skipped[_NO_UDX] += 1
-            return
-        found = dissect(udx.packet, datagram.data, name="packet")
-        if is_cut and not udx.is_sure(found):
-            self._skipped[Other.CUT.value] += 1
-            return
+        elif is_cut:
+            found = dissect(udx.packet, datagram.data, name="packet")
+            if udx.is_sure(found):
+                self._show_packet(datagram, found)
+            else:
+                self._skipped[Other.CUT.value] += 1
+        else:
+            offset = datagram.offset
+            for data in udx.split(datagram.data):
+                packet = datagram._replace(data=data, size=len(data), offset=offset)
+                self._show_packet(packet, dissect(udx.packet, data, name="packet"))
+                offset += len(data)
+
+    def _show_packet(self, datagram: Datagram, found: Dissection) -> None:
         if self._began is None:
             self._began = datagram.time
         at = None
