@@ -144,13 +144,14 @@ def packet_fields(found: Dissection, size: int) -> dict[str, Json]:
     said = {name: _child_value(root, name) for name in _PACKET_PARTS}
     ranges = [node for node in root.children if node.name == "range" and node.is_whole]
     payload, padding = root.child("payload"), root.child("padding")
-    type = said["type"]
+    sacks = [[_child_value(each, "start"), _child_value(each, "end")] for each in ranges]
+    padded = 0 if padding is None else padding.end - padding.start
     return {
         "size": size,
-        "flags": None if type is None else udx.flags(type),
+        "flags": None if said["type"] is None else udx.flags(said["type"]),
         **said,
-        "sacks": [[_child_value(each, "start"), _child_value(each, "end")] for each in ranges],
-        "padding": 0 if padding is None else padding.end - padding.start,
+        "sacks": None if payload is None else sacks,
+        "padding": None if payload is None else padded,
         "payload_size": None if payload is None else size - payload.start,
     }
 
@@ -159,7 +160,8 @@ def packet_line(fields: Mapping[str, Any]) -> str:
     """Return a UDX packet in one line."""
     if fields["flags"] is None:
         return count_of(fields["size"], "byte")
-    said = ["+".join(fields["flags"]).upper() or "ACK"]
+    names = [name.upper() if name.isalpha() else name for name in fields["flags"]]
+    said = ["+".join(names) or "ACK"]
     said += [
         f"{name.replace('_id', '')} {fields[name]}"
         for name in ("stream_id", "window", "seq", "ack")

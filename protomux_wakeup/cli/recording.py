@@ -49,7 +49,7 @@ _MAX_LINE: Final = 2 * _MAX_FRAME + 4096
 _SIZE_SIZE: Final = 3
 
 _TEXT: Final = re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]*")
-_UDX: Final = re.compile(rb"(?:\s*#[^\n]*\n)*\s*[<>]?\s*[fF]\s*[fF]\s*0\s*1")
+_UDX: Final = re.compile(rb"(?:\s*#[^\n]*\n)*\s*[<>]?[ \t]*[fF][ \t]*[fF][ \t]*0[ \t]*1")
 _NO_DIGIT: Final = re.compile(r"[^0-9a-fA-F\s]")
 _ARROWS: Final = {">": Direction.OUT, "<": Direction.IN, "": Direction.IN}
 
