@@ -19,6 +19,10 @@ Arrows run downwards only:
 
     record                           a stream that writes down what it carries
     capture                          the file in which it does
+    datagrams                        those in captures of a network
+    pcap  pcapng                     the files in which those are; the first is written, too
+    network                          the packets in them, around a datagram
+    ownfile                          a file that is being written
     conversation                     the frames of a stream, one after the other
     frames  wakeup  stream  udx      formats
     compact                          the values in them
@@ -37,6 +41,9 @@ from protomux.dissect.capture import (
     read_capture,
 )
 from protomux.dissect.conversation import KNOWN, Conversation, Direction, Protocol
+from protomux.dissect.datagrams import read_datagrams
+from protomux.dissect.network import Datagram, Other
+from protomux.dissect.pcap import PcapWriter
 from protomux.dissect.record import RecordedStream
 from protomux.dissect.tree import Dissection, Format, Node, Problem, build, dissect, field
 
@@ -44,12 +51,15 @@ __all__ = [
     "KNOWN",
     "CaptureWriter",
     "Conversation",
+    "Datagram",
     "Direction",
     "Dissection",
     "Entry",
     "Format",
     "Frame",
     "Node",
+    "Other",
+    "PcapWriter",
     "Problem",
     "Protocol",
     "RecordedStream",
@@ -61,6 +71,7 @@ __all__ = [
     "field",
     "frames",
     "read_capture",
+    "read_datagrams",
     "stream",
     "udx",
     "wakeup",

@@ -17,13 +17,8 @@ cipher are not in it. A file is for its owner only (mode 0600).
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import os
-import stat
 import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import suppress
+from collections.abc import Collection, Iterator
 from enum import IntEnum
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple, TypeAlias
@@ -32,6 +27,7 @@ from construct import Bytes, Int8ul, Int16ul, Int32ul, Int64ul, Struct, Switch, 
 
 from protomux.dissect.compact import fixed32, fixed64, raw
 from protomux.dissect.conversation import Direction
+from protomux.dissect.ownfile import OnError, OwnFile
 from protomux.dissect.tree import (
     Format,
     PartBase,
@@ -190,28 +186,27 @@ class CaptureWriter:
 
     Each record is handed to the operating system at once, from the event loop: what a program
     has said it did is in the file when the program is killed.
-
-    Attributes:
-        error: why nothing is written any more; None while all is well, and after `close()`.
     """
 
-    def __init__(self, path: Path, on_error: Callable[[OSError], object] | None = None) -> None:
+    def __init__(self, path: Path, on_error: OnError | None = None) -> None:
         """Begin a capture in a new file, or in one that is empty.
 
         `on_error(error)` is called once, where a write fails; the capture ends there, with the
         last whole record. Raises FileExistsError for a file that is not empty, and OSError for
         one that cannot be written or that another process records to.
         """
-        self.error: OSError | None = None
-        self._on_error = on_error
-        self._file: int | None = _new_file(path)
-        self._size = 0
+        self._file: Final = OwnFile(path, on_error)
         self._streams = 0
         self._began = time.monotonic_ns()
         # It is written with the first record, so that what records nothing leaves an empty file,
         # which the next may use.
         now = time.time_ns() // 1000
         self._header = build(capture_header, {"magic": None, "version": VERSION, "began": now})
+
+    @property
+    def error(self) -> OSError | None:
+        """Why nothing is written any more; None while all is well, and after `close()`."""
+        return self._file.error
 
     def start(self, is_initiator: bool, handshake_hash: bytes, remote_public_key: bytes) -> int:
         """A stream is open; return its number."""
@@ -239,53 +234,16 @@ class CaptureWriter:
 
     def close(self) -> None:
         """Write no more."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        self._file.close()
 
     def _write(self, kind: _Kind, stream: int, content: object) -> None:
-        if self._file is None:
+        if not self._file.is_open:
             return
         passed = (time.monotonic_ns() - self._began) // 1000
         value = {"kind": kind, "stream": stream, "time": passed, "content": content}
         data = build(record, value)
         header, self._header = self._header, b""
-        self._append(header + len(data).to_bytes(_SIZE_SIZE, "little") + data)
-
-    def _append(self, data: bytes) -> None:
-        assert self._file is not None
-        rest = memoryview(data)
-        try:
-            while rest:
-                rest = rest[os.write(self._file, rest) :]
-        except OSError as error:
-            with suppress(OSError):
-                os.ftruncate(self._file, self._size)
-            self.close()
-            self.error = error
-            if self._on_error is not None:
-                self._on_error(error)
-        else:
-            self._size += len(data)
-
-
-def _new_file(path: Path) -> int:
-    """Return a descriptor of a file that is empty, ours alone, and written at its end."""
-    # Without O_NONBLOCK the open of a pipe that nobody reads would wait for its reader.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
-    file = os.open(path, flags, 0o600)
-    try:
-        found = os.fstat(file)
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, "expected a regular file", str(path))
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(file).st_size:
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
-        os.fchmod(file, 0o600)
-    except OSError:
-        os.close(file)
-        raise
-    return file
+        self._file.append(header + len(data).to_bytes(_SIZE_SIZE, "little") + data)
 
 
 def read_capture(file: IO[bytes]) -> Iterator[Entry | Problem]:

@@ -33,6 +33,7 @@ __all__ = [
     "build",
     "dissect",
     "field",
+    "parse",
     "plain",
     "refuse",
     "tape_of",
@@ -240,6 +241,16 @@ def dissect(
         return Dissection(tape.root, value, None)
     tape.stop(problem.offset)
     return Dissection(tape.root, None, problem)
+
+
+def parse(
+    format: Format, data: bytes, start: int = 0, end: int | None = None, *, name: str = "data"
+) -> tuple[Any, int]:
+    """Return a value as `dissect` reads it, and where it ends; raises Wrong with the problem."""
+    found = dissect(format, data, start, end, name=name)
+    if found.problem is not None:
+        raise Wrong(found.problem.offset, found.problem.reason)
+    return found.value, found.end
 
 
 def build(format: Format, value: object) -> bytes:

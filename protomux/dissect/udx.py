@@ -14,14 +14,26 @@ from typing import IO, Any, Final
 from construct import Byte, Int32ul, Struct, stream_write
 
 from protomux.dissect.compact import raw
-from protomux.dissect.tree import Format, FormatBase, Wrong, build, field, tape_of
+from protomux.dissect.tree import Dissection, Format, FormatBase, Wrong, build, field, tape_of
 
-__all__ = ["packet"]
+__all__ = ["MAGIC", "SACK", "flags", "is_sure", "packet", "split"]
 
-_MAGIC: Final = 0xFF
-_VERSION: Final = 1
-_SACK: Final = 4
+MAGIC: Final = b"\xff\x01"
+"""What tells a packet from other datagrams: the first byte, and the version."""
+
+SACK: Final = 4
+"""The bit of the type that says that there are ranges."""
+
+_FLAGS: Final = {
+    1: "data",
+    2: "end",
+    SACK: "sack",
+    8: "message",
+    16: "destroy",
+    32: "heartbeat",
+}
 _RANGE_SIZE: Final = 8
+_HEADER_SIZE: Final = 20
 
 
 class _Exactly(FormatBase):
@@ -63,7 +75,7 @@ class _Ranges(FormatBase):
     """The ranges of a selective acknowledgement, as many as there are whole ones."""
 
     def _parse(self, stream: IO[bytes], context: Any, path: str) -> list[Any]:
-        if not context.type & _SACK:
+        if not context.type & SACK:
             return []
         tape = tape_of(stream)
         left = tape.end - tape.position
@@ -84,7 +96,7 @@ class _Padding(FormatBase):
         tape = tape_of(stream)
         ranges = _RANGE_SIZE * len(context.ranges)
         left = tape.end - tape.position
-        is_ranges_alone = context.type & _SACK and context.offset == 0
+        is_ranges_alone = context.type & SACK and context.offset == 0
         size = left if is_ranges_alone else max(context.offset - ranges, 0)
         if size == 0:
             return b""
@@ -100,8 +112,8 @@ _RANGE: Final = field("range", Struct(field("start", Int32ul), field("end", Int3
 _PADDING: Final = field("padding", raw)
 
 packet: Final[Format] = Struct(
-    field("magic", _Exactly(_MAGIC)),
-    field("version", _Exactly(_VERSION)),
+    field("magic", _Exactly(MAGIC[0])),
+    field("version", _Exactly(MAGIC[1])),
     field("type", Byte),
     field("offset", _Offset()),
     field("stream_id", Int32ul),
@@ -113,3 +125,32 @@ packet: Final[Format] = Struct(
     field("payload", raw),
 )
 """One datagram."""
+
+
+def flags(type: int) -> list[str]:
+    """Return the names of the bits of a type; none is a bare acknowledgement."""
+    return [_FLAGS.get(1 << bit, hex(1 << bit)) for bit in range(8) if type & 1 << bit]
+
+
+def is_sure(found: Dissection) -> bool:
+    """Tell whether what was found in a packet holds though bytes are missing from its end."""
+    if found.problem is not None:
+        return False
+    return found.value.offset > 0 or not found.value.type & SACK
+
+
+def split(data: bytes) -> list[bytes]:
+    """Return the packets in `data` that Linux passes on as one datagram (UDP_SEGMENT, udp(7)).
+
+    The network card cuts them apart, behind the place where captures are made, and no capture
+    tells their size: all have it but the last, which may be shorter. So they are looked for where
+    a header with the same stream id comes again and again.
+    """
+    id = data[4:8]
+    size = data.find(MAGIC, _HEADER_SIZE)
+    while size > 0:
+        starts = range(0, len(data), size)
+        if all(data.startswith(MAGIC, at) and data[at + 4 : at + 8] == id for at in starts):
+            return [data[at : at + size] for at in starts]
+        size = data.find(MAGIC, size + 1)
+    return [data]

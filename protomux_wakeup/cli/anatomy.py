@@ -1,18 +1,29 @@
-"""Dissected frames as text and as JSON. Knows trees and how they look, not where they come from."""
+"""Dissected frames and packets as text and as JSON.
+
+Knows trees and how they look, not where they come from.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any, Final
 
-from protomux.dissect import Direction, Dissection, Node, Problem
+from protomux.dissect import Direction, Dissection, Node, Problem, udx
 from protomux.dissect.frames import Body, bodies
 from protomux_wakeup.cli.report import Json
 from protomux_wakeup.cli.values import count_of
 
-__all__ = ["ARROWS", "brief", "outline", "problem_fields", "tree_fields"]
+__all__ = [
+    "ARROWS",
+    "brief",
+    "outline",
+    "packet_fields",
+    "packet_line",
+    "problem_fields",
+    "tree_fields",
+]
 
 ARROWS: Final = {Direction.IN: "◀──", Direction.OUT: "──▶"}
 
@@ -20,6 +31,7 @@ _SHOWN: Final = 32
 """Bytes, or characters, of a value that people are shown; the keys and proofs have that many."""
 _MOST_LINES: Final = 1000
 """Parts of a frame that people are shown; what is not whole comes on top."""
+_PACKET_PARTS: Final = ("type", "stream_id", "window", "seq", "ack")
 _BRIEF: Final = 4
 """Messages of a batch that are named where it is told in one line."""
 
@@ -121,3 +133,44 @@ def _brief_message(type: int, content: Node) -> str:
 def _child_value(node: Node, name: str) -> Any:
     child = node.child(name)
     return None if child is None else child.value
+
+
+def packet_fields(found: Dissection, size: int) -> dict[str, Json]:
+    """Return what a UDX packet of `size` bytes says, for scripts; None for what could not be read.
+
+    Of the packet as many bytes were dissected as there were.
+    """
+    root = found.root
+    said = {name: _child_value(root, name) for name in _PACKET_PARTS}
+    ranges = [node for node in root.children if node.name == "range" and node.is_whole]
+    payload, padding = root.child("payload"), root.child("padding")
+    sacks = [[_child_value(each, "start"), _child_value(each, "end")] for each in ranges]
+    padded = 0 if padding is None else padding.end - padding.start
+    return {
+        "size": size,
+        "flags": None if said["type"] is None else udx.flags(said["type"]),
+        **said,
+        "sacks": None if payload is None else sacks,
+        "padding": None if payload is None else padded,
+        "payload_size": None if payload is None else size - payload.start,
+    }
+
+
+def packet_line(fields: Mapping[str, Any]) -> str:
+    """Return a UDX packet in one line."""
+    if fields["flags"] is None:
+        return count_of(fields["size"], "byte")
+    names = [name.upper() if name.isalpha() else name for name in fields["flags"]]
+    said = ["+".join(names) or "ACK"]
+    said += [
+        f"{name.replace('_id', '')} {fields[name]}"
+        for name in ("stream_id", "window", "seq", "ack")
+        if fields[name] is not None
+    ]
+    if fields["sacks"]:
+        said.append("sacks " + " ".join(f"{start}..{end}" for start, end in fields["sacks"]))
+    if fields["padding"]:
+        said.append(f"padding {fields['padding']}")
+    if fields["payload_size"]:
+        said.append(f"payload {count_of(fields['payload_size'], 'byte')}")
+    return ", ".join(said)

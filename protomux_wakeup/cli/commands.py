@@ -25,6 +25,7 @@ from protomux_wakeup.cli.options import (
     Keys,
     Output,
     capability_option,
+    frame_file_options,
     key_options,
     output_options,
     parsed,
@@ -299,14 +300,19 @@ def announce(
 @recording_options
 @output_options
 def inspect(*, file: str, form: str | None, output: Output) -> None:
-    """Take recorded frames apart, and show where one is wrong.
+    """Take frames or UDX packets apart, and show where one is wrong.
 
     FILE is a capture of serve --record; or text with a frame in hex digits on each line, behind
     > where it went out, < or nothing where it came in, with blank lines and # comments; or frames
     as they are, each behind its length in 24 bits, little endian. With - it is read from stdin.
 
+    Or it holds the packets of UDX: a capture of a network, as Wireshark and tcpdump write it (pcap
+    or pcapng), or a packet in hex digits on each line, which then begins with ff01. Other packets
+    in a capture are counted and skipped.
+
     Each part of a frame is shown with its first byte and the one after its last, its name and
-    its value. The exit code is 1 if a frame or the file is wrong.
+    its value; so are those of a packet, if it is wrong or in hex digits. The exit code is 1 if a
+    frame, a packet or the file is wrong.
     """
     from protomux_wakeup.cli import inspect as inspection
     from protomux_wakeup.cli.recording import Form, open_recording
@@ -319,7 +325,7 @@ def inspect(*, file: str, form: str | None, output: Output) -> None:
 
 
 @command_line.command(epilog=EXIT_CODES)
-@recording_options
+@frame_file_options
 @click.option(
     "--stream",
     type=click.IntRange(1),
@@ -339,8 +345,8 @@ def replay(
     """Let what came in happen again, to a fresh mux.
 
     Only the frames that came in are fed to it; what it does and sends is shown. FILE is as for
-    inspect. Streams of a capture get the recorded role and handshake hash, so with the capability
-    the peer's proofs are right again. Without one all topics are unknown.
+    inspect, but of frames. Streams of a capture get the recorded role and handshake hash, so with
+    the capability the peer's proofs are right again. Without one all topics are unknown.
 
     The exit code is 1 if what came in ends a stream in an error.
     """
@@ -352,7 +358,7 @@ def replay(
         capability = find_capability(capability_file, os.environ, report)
         with open_recording(file, None if form is None else Form(form)) as recording:
             # The event loop must not wait for a pipe.
-            entries = list(recording.entries) if file == PIPED else recording.entries
+            entries = list(recording.frames()) if file == PIPED else recording.frames()
             body = player.replay(report, recording.form, entries, capability, stream)
             return run(body, report)
 

@@ -1,22 +1,53 @@
-"""`inspect`: shows what frames are made of, and where one is wrong."""
+"""`inspect`: shows what frames and UDX packets are made of, and where one is wrong."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from abc import ABC, abstractmethod
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import Any, Final
 
-from protomux.dissect import Conversation, Entry, Frame, Problem, StreamEnd, StreamStart
-from protomux_wakeup.cli.anatomy import ARROWS, outline, problem_fields, tree_fields
+from protomux.dissect import (
+    Conversation,
+    Datagram,
+    Direction,
+    Dissection,
+    Entry,
+    Frame,
+    Other,
+    Problem,
+    StreamEnd,
+    StreamStart,
+    dissect,
+    udx,
+)
+from protomux_wakeup.cli.anatomy import (
+    ARROWS,
+    outline,
+    packet_fields,
+    packet_line,
+    problem_fields,
+    tree_fields,
+)
 from protomux_wakeup.cli.process import Exit, Failure
 from protomux_wakeup.cli.recording import Form, Recording
 from protomux_wakeup.cli.report import Reporter
-from protomux_wakeup.cli.values import count_of, shown
+from protomux_wakeup.cli.values import TcpAddress, count_of, shown
 
 __all__ = ["inspect", "say_damage", "say_end", "say_start"]
 
+_NO_UDX: Final = "no_udx"
+_SKIPPED: Final = {
+    _NO_UDX: "without UDX",
+    Other.NO_UDP.value: "without UDP",
+    Other.FRAGMENT.value: "in fragments",
+    Other.CUT.value: "cut short by the capture",
+}
+
 
 def inspect(report: Reporter, recording: Recording) -> Exit:
-    """Show every frame of a recording; Failure if one is wrong, or the file itself."""
-    inspector = _Inspector(report, recording.form)
+    """Show every frame or packet of a recording; Failure if one is wrong, or the file itself."""
+    inspector = (_Packets if recording.has_packets else _Frames)(report, recording.form)
     for entry in recording.entries:
         inspector.show(entry)
         if report.lost is not None:
@@ -24,43 +55,72 @@ def inspect(report: Reporter, recording: Recording) -> Exit:
     return inspector.judge()
 
 
-class _Inspector:
-    """Knows what was said before on each stream, and counts."""
+class _Inspector(ABC):
+    """Counts what is shown, and what is wrong."""
+
+    thing: str
+    """What a file consists of."""
 
     def __init__(self, report: Reporter, form: Form) -> None:
-        self._report = report
-        self._form = form
-        self._conversations: defaultdict[int, Conversation] = defaultdict(Conversation)
-        self._frames = 0
+        self.report = report
+        self.form = form
+        self.shown = 0
         self._wrong = 0
         self._damages = 0
 
-    def show(self, entry: Entry | Problem) -> None:
+    def show(self, entry: Entry | Datagram | Other | Problem) -> None:
+        if isinstance(entry, Problem):
+            self._damages += 1
+            say_damage(self.report, self.form, entry)
+        else:
+            self.show_whole(entry)
+
+    @abstractmethod
+    def show_whole(self, entry: Entry | Datagram | Other) -> None:
+        """Show what could be read of the file."""
+
+    def count(self, found: Dissection) -> None:
+        self.shown += 1
+        self._wrong += found.problem is not None
+
+    def judge(self) -> Exit:
+        if self._wrong:
+            verb = "is" if self._wrong == 1 else "are"
+            raise Failure(f"{self._wrong} of {count_of(self.shown, self.thing)} {verb} wrong")
+        return Exit.FAILED if self._damages else Exit.DONE
+
+
+class _Frames(_Inspector):
+    """Knows what was said before on each stream."""
+
+    thing = "frame"
+
+    def __init__(self, report: Reporter, form: Form) -> None:
+        super().__init__(report, form)
+        self._conversations: defaultdict[int, Conversation] = defaultdict(Conversation)
+
+    def show_whole(self, entry: Entry | Datagram | Other) -> None:
         match entry:
             case StreamStart():
                 self._conversations[entry.stream] = Conversation()
-                say_start(self._report, entry)
+                say_start(self.report, entry)
             case Frame():
                 self._show_frame(entry)
             case StreamEnd():
                 self._conversations.pop(entry.stream, None)
-                say_end(self._report, entry)
-            case Problem():
-                self._damages += 1
-                say_damage(self._report, self._form, entry)
+                say_end(self.report, entry)
 
     def _show_frame(self, frame: Frame) -> None:
         found = self._conversations[frame.stream].read(frame.direction, frame.data)
-        self._frames += 1
-        self._wrong += found.problem is not None
+        self.count(found)
         text = f"{ARROWS[frame.direction]} {count_of(len(frame.data), 'byte')}"
         if frame.time is not None:
             text += f", stream {frame.stream}, {frame.time:.6f} s"
-        self._report.say(
+        self.report.say(
             "frame",
             f"{text}, at byte {frame.offset} of the file",
             {
-                "number": self._frames,
+                "number": self.shown,
                 "stream": frame.stream,
                 "at": frame.time,
                 "direction": frame.direction.name.lower(),
@@ -69,15 +129,120 @@ class _Inspector:
                 "tree": tree_fields(found.root),
                 "problem": problem_fields(found.problem),
             },
-            label=f"frame {self._frames}",
+            label=f"frame {self.shown}",
             details=list(outline(found)),
         )
 
+
+class _Packets(_Inspector):
+    """Knows when the first was captured, and counts what carries no UDX."""
+
+    thing = "packet"
+
+    def __init__(self, report: Reporter, form: Form) -> None:
+        super().__init__(report, form)
+        self._began: int | None = None
+        self._skipped: Counter[str] = Counter()
+
+    def show_whole(self, entry: Entry | Datagram | Other) -> None:
+        match entry:
+            case Frame():
+                self._show_line(entry)
+            case Datagram():
+                self._show_datagram(entry)
+            case Other():
+                self._skipped[entry.value] += 1
+
+    def _show_line(self, line: Frame) -> None:
+        found = dissect(udx.packet, line.data, name="packet")
+        self._show(
+            found,
+            ARROWS[line.direction],
+            {
+                "number": self.shown + 1,
+                "at": None,
+                "captured_at": None,
+                "direction": line.direction.name.lower(),
+                "source": None,
+                "destination": None,
+                "offset": line.offset,
+                "packet": line.data.hex(),
+                **packet_fields(found, len(line.data)),
+            },
+            details=list(outline(found)),
+        )
+
+    def _show_datagram(self, datagram: Datagram) -> None:
+        is_cut = len(datagram.data) < datagram.size
+        beginning = datagram.data[: len(udx.MAGIC)]
+        if beginning != udx.MAGIC and not (is_cut and udx.MAGIC.startswith(beginning)):
+            self._skipped[_NO_UDX] += 1
+        elif is_cut:
+            found = dissect(udx.packet, datagram.data, name="packet")
+            if udx.is_sure(found):
+                self._show_packet(datagram, found)
+            else:
+                self._skipped[Other.CUT.value] += 1
+        else:
+            offset = datagram.offset
+            for data in udx.split(datagram.data):
+                packet = datagram._replace(data=data, size=len(data), offset=offset)
+                self._show_packet(packet, dissect(udx.packet, data, name="packet"))
+                offset += len(data)
+
+    def _show_packet(self, datagram: Datagram, found: Dissection) -> None:
+        if self._began is None:
+            self._began = datagram.time
+        at = None
+        if datagram.time is not None and self._began is not None:
+            at = (datagram.time - self._began) / 1e9
+        source, destination = (
+            str(TcpAddress(*address)) for address in (datagram.source, datagram.destination)
+        )
+        self._show(
+            found,
+            f"{source} {ARROWS[Direction.OUT]} {destination}",
+            {
+                "number": datagram.number,
+                "at": at,
+                "captured_at": None if datagram.time is None else datagram.time / 1e9,
+                "direction": None,
+                "source": source,
+                "destination": destination,
+                "offset": datagram.offset,
+                "packet": datagram.data.hex(),
+                **packet_fields(found, datagram.size),
+            },
+            details=[] if found.problem is None else list(outline(found)),
+        )
+
+    def _show(
+        self, found: Dissection, way: str, fields: dict[str, Any], details: Sequence[str]
+    ) -> None:
+        self.count(found)
+        time = "" if fields["at"] is None else f", {fields['at']:.6f} s"
+        self.report.say(
+            "packet",
+            f"{way} {packet_line(fields)}{time}, at byte {fields['offset']} of the file",
+            {**fields, "tree": tree_fields(found.root), "problem": problem_fields(found.problem)},
+            label=f"packet {fields['number']}",
+            details=details,
+        )
+
     def judge(self) -> Exit:
-        if self._wrong:
-            verb = "is" if self._wrong == 1 else "are"
-            raise Failure(f"{self._wrong} of {count_of(self._frames, 'frame')} {verb} wrong")
-        return Exit.FAILED if self._damages else Exit.DONE
+        if self._skipped:
+            total = count_of(self._skipped.total(), self.thing)
+            reasons = [
+                f"{self._skipped[why]} {text}"
+                for why, text in _SKIPPED.items()
+                if self._skipped[why]
+            ]
+            self.report.say(
+                "skipped",
+                f"{total}: {', '.join(reasons)}",
+                {why: self._skipped[why] for why in _SKIPPED},
+            )
+        return super().judge()
 
 
 def say_damage(report: Reporter, form: Form, problem: Problem) -> None:

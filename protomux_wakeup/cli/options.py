@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -27,6 +27,7 @@ __all__ = [
     "Keys",
     "Output",
     "capability_option",
+    "frame_file_options",
     "key_options",
     "output_options",
     "parsed",
@@ -151,15 +152,24 @@ key_options: Final = _gathered(
     ),
 )
 
-recording_options: Final = _together(
-    click.argument("file", metavar="FILE|-"),
-    click.option(
-        "--format",
-        "form",
-        type=click.Choice(["hex", "raw", "capture"]),
-        help="How frames stand in FILE, where it cannot be told by its first bytes.",
-    ),
-)
+_FRAMES: Final = ("hex", "raw", "capture")
+_PACKETS: Final = ("udx", "pcap")
+
+
+def _recording_options(what: str, forms: Sequence[str]) -> Decorator:
+    return _together(
+        click.argument("file", metavar="FILE|-"),
+        click.option(
+            "--format",
+            "form",
+            type=click.Choice(forms),
+            help=f"How {what} stand in FILE, where it cannot be told by its first bytes.",
+        ),
+    )
+
+
+frame_file_options: Final = _recording_options("frames", _FRAMES)
+recording_options: Final = _recording_options("frames or packets", (*_FRAMES, *_PACKETS))
 
 writer_options: Final = _together(
     click.option(

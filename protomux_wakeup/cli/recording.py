@@ -1,4 +1,7 @@
-"""Files of frames: captures, hex lines, frames behind their lengths. Knows files, no frame.
+"""Files of frames, and of UDX packets. Knows files, not what is in a frame or a packet.
+
+Frames are in captures of ours, in hex lines or behind their lengths; packets in captures of a
+network, or in hex lines.
 
 Whatever is wrong in a file comes as a `Problem` among its entries, with its place in the file.
 """
@@ -16,14 +19,18 @@ from typing import Final, NamedTuple, TypeAlias, cast
 
 from protomux.dissect import (
     CaptureWriter,
+    Datagram,
     Direction,
     Entry,
     Frame,
+    Other,
     Problem,
     RecordedStream,
     read_capture,
+    read_datagrams,
 )
 from protomux.dissect.capture import MAGIC
+from protomux.dissect.datagrams import MAGICS
 from protomux.streams import FramedStream
 from protomux_wakeup.cli.process import Exit, Failure, reason
 from protomux_wakeup.cli.report import Reporter
@@ -31,7 +38,7 @@ from protomux_wakeup.cli.values import shown
 
 __all__ = ["STDIN", "Entries", "Form", "Recording", "open_recording", "recorder"]
 
-Entries: TypeAlias = Iterator[Entry | Problem]
+Entries: TypeAlias = Iterator[Entry | Datagram | Other | Problem]
 
 STDIN: Final = "-"
 """Stands for stdin where a file is named."""
@@ -42,28 +49,43 @@ _MAX_LINE: Final = 2 * _MAX_FRAME + 4096
 _SIZE_SIZE: Final = 3
 
 _TEXT: Final = re.compile(rb"[\t\n\r\x20-\x7e\x80-\xff]*")
+_UDX: Final = re.compile(rb"(?:\s*#[^\n]*\n)*\s*[<>]?[ \t]*[fF][ \t]*[fF][ \t]*0[ \t]*1")
 _NO_DIGIT: Final = re.compile(r"[^0-9a-fA-F\s]")
 _ARROWS: Final = {">": Direction.OUT, "<": Direction.IN, "": Direction.IN}
 
 
 class Form(Enum):
-    """How frames stand in a file."""
+    """How frames stand in a file, or UDX packets: those in the last two."""
 
     HEX = "hex"
     RAW = "raw"
     CAPTURE = "capture"
+    UDX = "udx"
+    PCAP = "pcap"
 
 
 class Recording(NamedTuple):
-    """A file of frames, open.
+    """A file, open.
 
     Attributes:
-        form: how they stand in it.
-        entries: what is in it, read as they are asked for.
+        form: how frames stand in it, or packets.
+        entries: what is in it, read as they are asked for; a packet in hex digits is a Frame.
     """
 
     form: Form
     entries: Entries
+
+    @property
+    def has_packets(self) -> bool:
+        """It is one of UDX packets, not of frames."""
+        return self.form in (Form.UDX, Form.PCAP)
+
+    def frames(self) -> Iterator[Entry | Problem]:
+        """Return the entries of a file of frames; raises Failure (USAGE) for one of packets."""
+        if self.has_packets:
+            message = f"expected a file of frames, got UDX packets in a {self.form.value} file"
+            raise Failure(message, Exit.USAGE)
+        return cast(Iterator[Entry | Problem], self.entries)
 
 
 @contextmanager
@@ -117,11 +139,16 @@ def _form_of(beginning: bytes) -> Form:
     """Tell the form by the first bytes: text has no others than these, lengths have a zero."""
     if beginning and MAGIC.startswith(beginning[: len(MAGIC)]):
         return Form.CAPTURE
-    return Form.HEX if _TEXT.fullmatch(beginning) else Form.RAW
+    if beginning.startswith(MAGICS):
+        return Form.PCAP
+    if _TEXT.fullmatch(beginning) is None:
+        return Form.RAW
+    # A frame that begins so would be for a channel whose number is above 2^32.
+    return Form.HEX if _UDX.match(beginning) is None else Form.UDX
 
 
-def _read_hex(file: BufferedReader) -> Entries:
-    """One frame a line, behind an arrow for its direction or none, which means that it came in.
+def _read_hex(file: BufferedReader) -> Iterator[Frame | Problem]:
+    """One frame or packet a line, behind an arrow for its direction; without, it came in.
 
     Blank lines are skipped, and what follows a #. An arrow without digits is an empty frame.
     """
@@ -136,7 +163,7 @@ def _read_hex(file: BufferedReader) -> Entries:
         offset += len(line)
 
 
-def _hex_line(line: str, number: int, offset: int) -> Entries:
+def _hex_line(line: str, number: int, offset: int) -> Iterator[Frame | Problem]:
     text = line.partition("#")[0].rstrip()
     rest = text.lstrip()
     arrow = rest[:1] if rest[:1] in ("<", ">") else ""
@@ -156,7 +183,7 @@ def _hex_line(line: str, number: int, offset: int) -> Entries:
         yield Frame(1, None, _ARROWS[arrow], bytes.fromhex(octets), begin)
 
 
-def _read_raw(file: BufferedReader) -> Entries:
+def _read_raw(file: BufferedReader) -> Iterator[Frame | Problem]:
     """Each frame behind its length, 24 bits little endian; all came in."""
     offset = 0
     while size_field := file.read(_SIZE_SIZE):
@@ -178,4 +205,6 @@ _READERS: Final[dict[Form, Callable[[BufferedReader], Entries]]] = {
     Form.HEX: _read_hex,
     Form.RAW: _read_raw,
     Form.CAPTURE: read_capture,
+    Form.UDX: _read_hex,
+    Form.PCAP: read_datagrams,
 }

@@ -343,6 +343,24 @@ def test_frames_are_inspected_and_replayed(
     assert "invalid reject" in error["message"]
 
 
+def test_packets_are_inspected_but_not_replayed(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "packets"
+    path.write_text("ff010000 01000000 02000000 03000000 04000000\n")
+    assert main(["inspect", str(path), "--json"]) == 0
+    (packet,) = lines(capsys.readouterr().out)
+    assert (packet["event"], packet["flags"], packet["stream_id"]) == ("packet", [], 1)
+    assert main(["replay", str(path), "--json"]) == 2
+    (error,) = lines(capsys.readouterr().err)
+    assert error["message"] == "expected a file of frames, got UDX packets in a udx file"
+    assert main(["replay", str(path), "--format", "pcap"]) == 2
+    assert "Invalid value for '--format'" in capsys.readouterr().err
+    path.write_bytes(b"ff01")
+    assert main(["inspect", str(path), "--format", "pcap"]) == 1
+    assert "expected a pcap or pcapng file" in capsys.readouterr().err
+
+
 def test_a_record_that_cannot_be_made(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["serve", "--record", str(tmp_path / "no" / "capture")]) == 1
     captured = capsys.readouterr()

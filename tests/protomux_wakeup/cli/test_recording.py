@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from protomux.dissect import Direction, Frame, Problem
+from protomux.dissect import Datagram, Direction, Frame, PcapWriter, Problem
 from protomux.streams import memory_pair
+from protomux.udx.packet import Packet, Type, encode_packet
 from protomux_wakeup.cli.process import Exit, Failure
 from protomux_wakeup.cli.recording import Form, Recording, open_recording, recorder
 from tests.raw_peer import RawPeer
@@ -95,6 +96,54 @@ def test_raw_frames(path: Path) -> None:
 def test_torn_raw_frames(path: Path, tail: bytes, offset: int, reason: str) -> None:
     _, entries = read(path, b"\x01\x00\x00d" + tail)
     assert entries == [Frame(1, None, IN, b"d", 3), Problem(offset, reason)]
+
+
+PACKET = encode_packet(Packet(Type.DATA, 1, 2, 3, 4, [], b"payload"))
+PCAPNG = bytes.fromhex("0a0d0d0a 1c000000 4d3c2b1a 0100 0000 ffffffffffffffff 1c000000")
+
+
+@pytest.mark.parametrize(
+    "before",
+    ["", "> ", "  <", "# ff0101 is one\n\n \t> ", "#\n#\n", "\n\r\n"],
+)
+@pytest.mark.parametrize("upper", [False, True])
+def test_packets_in_hex_lines(path: Path, before: str, upper: bool) -> None:
+    digits = PACKET.hex(" ")
+    text = before + (digits.upper() if upper else digits)
+    form, (packet,) = read(path, text.encode())
+    assert form is Form.UDX
+    direction = OUT if ">" in before else IN
+    assert packet == Frame(1, None, direction, PACKET, len(before))
+
+
+@pytest.mark.parametrize("text", ["00ff01", "ff00", "ff", "# ff01", "ff 0 2 01", "> ff\n01", ""])
+def test_what_does_not_begin_as_a_packet_is_a_frame(path: Path, text: str) -> None:
+    assert read(path, text.encode())[0] is Form.HEX
+
+
+def test_captures_of_a_network(path: Path) -> None:
+    writer = PcapWriter(path)
+    writer.tap(("::1", 1), ("::1", 2), PACKET)
+    writer.close()
+    with open_recording(str(path), None) as recording:
+        (datagram,) = recording.entries
+    assert recording.form is Form.PCAP
+    assert isinstance(datagram, Datagram)
+    assert datagram.data == PACKET
+    assert read(path, PCAPNG) == (Form.PCAP, [])
+
+
+@pytest.mark.parametrize("form", Form)
+def test_only_frames_are_frames(path: Path, form: Form) -> None:
+    path.write_bytes(b"")
+    with open_recording(str(path), form) as recording:
+        if form in (Form.HEX, Form.RAW, Form.CAPTURE):
+            assert list(recording.frames()) == []
+        else:
+            reason = f"expected a file of frames, got UDX packets in a {form.value} file"
+            with pytest.raises(Failure, match=reason) as caught:
+                recording.frames()
+            assert caught.value.code is Exit.USAGE
 
 
 def test_the_form_can_be_said(path: Path) -> None:
