@@ -72,7 +72,8 @@ class Socket:
     Attributes:
         loop: the event loop.
         on_datagram: called with what is no UDX packet, and where it came from; None drops it.
-        tap: called with every packet of a stream that goes out or comes; None for nobody.
+        tap: called with every packet of a stream that goes out or comes; None for nobody, and when
+            it has failed.
     """
 
     def __init__(
@@ -211,7 +212,7 @@ class Socket:
             return
         if self.tap is not None:
             for datagram in datagrams:
-                self.tap(self._address, address, datagram)
+                self._show(self._address, address, datagram)
         if in_pieces:
             with self._datagrams.fragmenting():
                 self._datagrams.send(address, datagrams)
@@ -268,9 +269,18 @@ class Socket:
             if transport is None:
                 continue
             if self.tap is not None:
-                self.tap(address, self._address, bytes(datagram))
+                self._show(address, self._address, bytes(datagram))
             if transport.datagram_received(packet, address, now):
                 touched[transport] = None
+
+    def _show(self, source: Address, destination: Address, datagram: bytes) -> None:
+        """Let the tap see a packet; one that fails sees no more."""
+        if self.tap is not None:
+            try:
+                self.tap(source, destination, datagram)
+            except Exception:
+                self.tap = None
+                _log.exception("the tap of %r failed, and is taken off", self)
 
     def _take_other(self, datagram: memoryview, address: Address) -> None:
         if self.on_datagram is None:

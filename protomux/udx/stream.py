@@ -11,14 +11,15 @@ is over when its END and all before it was acknowledged (ours) or taken (the pee
 
     state      event                                              next
     CREATED    connect                                            OPEN
-    OPEN       both halves are over                               LINGERING    closed(None)
+    OPEN       both halves are over, or ours but for the END      LINGERING    closed(None)
     OPEN       DESTROY comes, or a packet timed out too often     CLOSED       closed(error)
     any        destroy                                            CLOSED       closed(None)
     LINGERING  a while without a packet, or the first of another  CLOSED
 
 While LINGERING the stream is over for the application, and answers what the peer sends again: the
 acknowledgement of its END may have been lost. libudx does not do that, so a peer that has ended,
-and does not acknowledge our END any more, has closed, in order. A first packet that acknowledges
+and does not acknowledge our END any more, may have closed, in order: that is what the application
+is told after a while, and the END still goes out some more times. A first packet that acknowledges
 nothing, from a peer that had acknowledged something, is of another stream with the same numbers.
 """
 
@@ -37,7 +38,7 @@ from protomux.udx.reassembly import FARTHEST, Reassembly
 from protomux.udx.recovery import MOST_TIMEOUT, Due, Recovery, SentPacket
 from protomux.udx.sending import Sending, padding_of
 
-__all__ = ["WINDOW", "Host", "Life", "Stream"]
+__all__ = ["MAX_LAST_TIMEOUTS", "WINDOW", "Host", "Life", "Stream"]
 
 WINDOW: Final = 4 * 1024 * 1024
 """Bytes that the peer may send before we have taken them; as in libudx."""
@@ -46,9 +47,9 @@ _LINGER: Final = MOST_TIMEOUT
 """Seconds without a packet for which a stream that is over answers its peer: who has not got an
 acknowledgement asks again before that."""
 
-_MAX_LAST_TIMEOUTS: Final = 3
+MAX_LAST_TIMEOUTS: Final = 2
 """Timeouts after which a peer that has ended, and has all of ours but the END, is taken to have
-closed: some 7 s, in which END went out four times and more."""
+closed: the next comes after some 7 s, when END has gone out three times and more."""
 
 # To ask an enum for its member takes Python 3.11 as long as a call.
 _DATA, _END, _MESSAGE, _DESTROY, _HEARTBEAT = (
@@ -203,9 +204,13 @@ class Stream:
     @property
     def deadline(self) -> float:
         """When `on_timer` is to be called; inf for never."""
-        if self.life is Life.OPEN:
-            return min(self._sending.deadline, self._keep_alive_at)
-        return self._linger_until if self.life is Life.LINGERING else inf
+        if not self._is_alive:
+            return inf
+        return min(self._sending.deadline, self._keep_alive_at, self._linger_until)
+
+    @property
+    def _is_alive(self) -> bool:
+        return self.life is Life.OPEN or self.life is Life.LINGERING
 
     # What the application does
 
@@ -262,7 +267,7 @@ class Stream:
 
     def destroy(self) -> None:
         """Close at once, and tell the peer."""
-        if self.life is Life.OPEN:
+        if self.life is Life.OPEN or (self.life is Life.LINGERING and not self.has_ended):
             self._transmit(_DESTROY)
         self._close(None)
 
@@ -270,9 +275,10 @@ class Stream:
 
     def flush(self, now: float) -> None:
         """Send what may go now."""
-        if self.life is Life.OPEN:
-            self._send(self._sending.flush(now), now)
-        if self._ack_is_due and self.life in (Life.OPEN, Life.LINGERING):
+        if not self._is_alive:
+            return
+        self._send(self._sending.flush(now), now)
+        if self._ack_is_due:
             self._ack_is_due = False
             self._transmit(0, sacks=self._sacks())
 
@@ -333,25 +339,24 @@ class Stream:
                 self._close(StreamClosed("the peer destroyed the stream"))
             return
         if type & (_DATA | _END):
+            self._ack_is_due = True
             if life is Life.LINGERING:
                 if packet.seq == packet.ack == 0 and self.recovery.acked:
                     self._enter(Life.CLOSED)
-                else:
-                    self._ack_is_due = True
-                    self._linger_until = now + _LINGER
-                return
-            self._ack_is_due = True
+                    return
+                self._linger_on(now)
             had_ended = incoming.has_ended
             incoming.add(type, seq, packet.payload, self.window)
             if incoming.has_ended and not had_ended:
                 self._host.eof_received()
-        if life is not Life.OPEN:
-            return
-        if type & _MESSAGE:
+        if type & _MESSAGE and life is Life.OPEN:
             self._host.message_received(bytes(packet.payload))
         if self._sending.on_ack(packet, now, validates=is_current):
-            self._host.acknowledged()
-        if incoming.has_ended and self._sending.has_ended:
+            if life is Life.OPEN:
+                self._host.acknowledged()
+            else:
+                self._linger_on(now)
+        if incoming.has_ended and self._sending.has_ended and life is Life.OPEN:
             self._linger(now)
 
     # Time
@@ -360,17 +365,15 @@ class Stream:
         """The clock may have reached `deadline`; a `flush` is due afterwards."""
         if self.life is Life.LINGERING and now >= self._linger_until:
             self._enter(Life.CLOSED)
-        if self.life is not Life.OPEN:
+        if not self._is_alive:
             return
         due, packets = self._sending.on_timer(now)
-        is_alone = self._sending.only_end_is_out and self._incoming.has_ended
-        if is_alone and self.recovery.timeouts >= _MAX_LAST_TIMEOUTS:
-            # The acknowledgement of our END was lost, and the peer is gone.
-            self.destroy()
-            return
         if due is Due.END:
-            self._close(StreamClosed("the peer does not answer any more"))
+            self._give_up()
             return
+        is_alone = self._sending.only_end_is_out and self._incoming.has_ended
+        if is_alone and self.recovery.timeouts > MAX_LAST_TIMEOUTS and self.life is Life.OPEN:
+            self._linger(now)
         self._send(packets, now)
         if self._sending.must_ask(now):
             self._transmit(_HEARTBEAT)
@@ -384,11 +387,21 @@ class Stream:
 
     # The end
 
+    def _give_up(self) -> None:
+        if self.life is Life.LINGERING:
+            self.destroy()
+        else:
+            self._close(StreamClosed("the peer does not answer any more"))
+
     def _linger(self, now: float) -> None:
         self._enter(Life.LINGERING)
-        self._linger_until = now + _LINGER
+        self._linger_on(now)
         self._forget()
         self._host.closed(None)
+
+    def _linger_on(self, now: float) -> None:
+        # Our END still goes out where nobody has acknowledged it: that has an end of its own.
+        self._linger_until = now + _LINGER if self.has_ended else inf
 
     def _close(self, error: Exception | None) -> None:
         was_over = self.life in (Life.LINGERING, Life.CLOSED)

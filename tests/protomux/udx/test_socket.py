@@ -192,6 +192,19 @@ async def test_a_tap_sees_the_packets_of_both_ways() -> None:
         assert any(packet[:2] == (left.address, right.address) for packet in seen)
 
 
+async def test_a_tap_that_fails_is_taken_off(caplog: pytest.LogCaptureFixture) -> None:
+    def fail(*packet: object) -> None:
+        raise RuntimeError("no")
+
+    async with stream_pair() as ends:
+        for socket in ends.sockets:
+            socket.tap = fail
+        ends.left.write(b"data")
+        await ends.at_right.has(size=4)
+        assert [socket.tap for socket in ends.sockets] == [None, None]
+    assert caplog.text.count("taken off") == 2
+
+
 async def test_an_address_that_is_taken() -> None:
     async with await create_socket("127.0.0.1") as socket:
         with pytest.raises(OSError, match=os.strerror(errno.EADDRINUSE)):
