@@ -16,7 +16,7 @@ from protomux.udx.mtu import PathMtu
 from protomux.udx.pacer import Pacer
 from protomux.udx.packet import HEADER_SIZE, Packet, Type, unwrap
 from protomux.udx.reassembly import FARTHEST
-from protomux.udx.recovery import Due, Recovery, SentPacket
+from protomux.udx.recovery import MAX_TIMEOUTS, MOST_TIMEOUT, Due, Recovery, SentPacket
 
 __all__ = ["Sending", "padding_of"]
 
@@ -51,6 +51,7 @@ class Sending:
 
     __slots__ = (
         "_allowance",
+        "_asked",
         "_delivery",
         "_end_is_queued",
         "_end_seq",
@@ -85,6 +86,7 @@ class Sending:
         self.peer_window = _FIRST_WINDOW
         self._peer_knew = -1, 0  # its ack, and how many beyond that, when it last said so
         self._probe_window_at = inf
+        self._asked = 0  # for the window, since the peer said anything
         self.set_path(4)
 
     def set_path(self, ip_version: int) -> None:
@@ -348,8 +350,22 @@ class Sending:
         """Tell whether the peer is to be asked now for its window."""
         if now < self._probe_window_at:
             return False
-        self._probe_window_at = now + 2 * self.recovery.round_trip.timeout
+        self._asked += 1
+        wait = self.recovery.round_trip.timeout * 2**self._asked
+        self._probe_window_at = now + min(wait, MOST_TIMEOUT)
         return True
+
+    def heard(self) -> None:
+        """The peer said anything: it is there."""
+        self._asked = 0
+
+    @property
+    def is_unanswered(self) -> bool:
+        """The peer was asked for its window as often as a packet is sent again, and is gone.
+
+        One that answers, if only that it has no room, is waited for: RFC 1122, section 4.2.2.17.
+        """
+        return self._asked > MAX_TIMEOUTS
 
     def _probe(self, now: float) -> Sequence[SentPacket]:
         """Send one packet, so that its acknowledgement shows what is missing."""

@@ -329,6 +329,7 @@ class Stream:
             return
         type = packet.type
         self._heard += HEADER_SIZE + len(packet.payload)
+        self._sending.heard()
         if type & _HEARTBEAT:
             self._ack_is_due = True
             return
@@ -346,7 +347,8 @@ class Stream:
                     return
                 self._linger_on(now)
             had_ended = incoming.has_ended
-            incoming.add(type, seq, packet.payload, self.window)
+            room = self._window - self.unread - incoming.early_size
+            incoming.add(type, seq, packet.payload, room)
             if incoming.has_ended and not had_ended:
                 self._host.eof_received()
         if type & _MESSAGE and life is Life.OPEN:
@@ -368,7 +370,7 @@ class Stream:
         if not self._is_alive:
             return
         due, packets = self._sending.on_timer(now)
-        if due is Due.END:
+        if due is Due.END or self._sending.is_unanswered:
             self._give_up()
             return
         is_alone = self._sending.only_end_is_out and self._incoming.has_ended
