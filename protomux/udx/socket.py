@@ -133,7 +133,7 @@ class Socket:
                 that may have `message_received(data)` as well.
             window: bytes that the peer may send before they were taken.
 
-        Raises ValueError for an id that is none or taken, StreamClosed if the socket has closed.
+        Raises ValueError for an id or window that is none, an id that is taken, StreamClosed if the socket has closed.
         """
         if self._is_closed:
             raise StreamClosed("expected a socket that is open")
@@ -141,6 +141,8 @@ class Socket:
             raise ValueError(f"expected an id from 0 to 2**32 - 1, got {id}")
         if id in self._transports:
             raise ValueError(f"expected an id that no stream of this socket has, got {id}")
+        if not 0 < window < 2**32:
+            raise ValueError(f"expected a window from 1 to 2**32 - 1 bytes, got {window}")
         transport = UdxTransport(self, id, protocol, window)
         self._transports[id] = transport
         return transport

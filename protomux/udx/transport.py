@@ -168,6 +168,8 @@ class UdxTransport(asyncio.Transport):
 
         So that what stands between remembers the path; that the peer is gone, only data finds out.
         """
+        if not seconds >= 0:
+            raise ValueError(f"expected 0 seconds or more, got {seconds}")
         self._stream.set_keep_alive(seconds, monotonic())
         self._carrier.touch(self)
 
@@ -423,8 +425,7 @@ class UdxTransport(asyncio.Transport):
             self._give(data)
         if self._eof_is_due and not self._held and self._may_give:
             self._eof_is_due = False
-            assert isinstance(protocol, asyncio.Protocol | asyncio.BufferedProtocol)
-            if not self._call(protocol.eof_received):
+            if not self._call(cast(asyncio.Protocol, protocol).eof_received):
                 self.close()
 
     @property

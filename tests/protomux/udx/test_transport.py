@@ -316,6 +316,8 @@ async def test_a_sign_of_life_keeps_the_path_open(caplog: pytest.LogCaptureFixtu
     async with stream_pair() as ends:
         seen = asyncio.Event()
         ends.sockets[1].tap = lambda source, destination, data: seen.set()
+        with pytest.raises(ValueError, match="expected 0 seconds or more, got -1"):
+            ends.left.set_keep_alive(-1)
         ends.left.set_keep_alive(0.05)
         async with asyncio.timeout(LIMIT):
             await seen.wait()
