@@ -133,7 +133,8 @@ class Socket:
                 that may have `message_received(data)` as well.
             window: bytes that the peer may send before they were taken.
 
-        Raises ValueError for an id or window that is none, an id that is taken, StreamClosed if the socket has closed.
+        Raises ValueError for an id or window that is none, or an id that is taken; StreamClosed if
+        the socket has closed.
         """
         if self._is_closed:
             raise StreamClosed("expected a socket that is open")
