@@ -1,0 +1,107 @@
+"""What the flows of the UDX bench go through: the table of paths, and who sends to whom."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from bench.workload import OURS, THEIRS
+
+__all__ = ["FAIRNESS", "PAIRS", "SCENES", "Fairness", "Pair", "Path", "Scene"]
+
+Pair: TypeAlias = tuple[str, str]
+"""The languages of a sender and its receiver."""
+
+PAIRS: Final[Mapping[str, Pair]] = {
+    OURS: ("py", "py"),
+    THEIRS: ("node", "node"),
+    "py-node": ("py", "node"),
+    "node-py": ("node", "py"),
+}
+
+QUEUE: Final = 1.5
+"""Bandwidth-delay products that the bottleneck's queue holds."""
+
+
+@dataclass(frozen=True)
+class Path:
+    """A way with one bottleneck in each direction.
+
+    Attributes:
+        rate: bytes a second, headers included.
+        rtt: seconds, half of them in each direction.
+        loss: the part of the datagrams that is lost in each direction, besides a full queue.
+    """
+
+    rate: float
+    rtt: float
+    loss: float = 0.0
+
+    @property
+    def queue(self) -> int:
+        """Return how many bytes may wait."""
+        return round(QUEUE * self.rate * self.rtt)
+
+    def options(self) -> dict[str, Any]:
+        """Return it as the relay takes it."""
+        delay = self.rtt / 2
+        return {"delay": delay, "rate": self.rate, "queue": self.queue, "loss": self.loss}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One transfer at a time, timed from the first write to the last byte's arrival.
+
+    Attributes:
+        path: None straight over loopback.
+        bytes: what is sent.
+        bar: the median of the ratios ours to theirs that is wanted.
+    """
+
+    name: str
+    path: Path | None
+    bytes: int
+    bar: float
+
+
+MBIT: Final = 1_000_000 / 8
+
+SCENES: Final = {
+    scene.name: scene
+    for scene in (
+        Scene("10-mbit-40-ms", Path(10 * MBIT, 0.040), 10_000_000, 0.9),
+        Scene("100-mbit-20-ms", Path(100 * MBIT, 0.020), 80_000_000, 0.9),
+        Scene("loss-1", Path(10 * MBIT, 0.040, 0.01), 10_000_000, 0.9),
+        Scene("loss-5", Path(10 * MBIT, 0.040, 0.05), 10_000_000, 0.9),
+        Scene("200-ms", Path(10 * MBIT, 0.200), 10_000_000, 0.9),
+        Scene("loopback", None, 200_000_000, 0.3),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Fairness:
+    """Two flows over one bottleneck. The second begins `LATER` seconds after the first.
+
+    What both received is counted for `SECONDS`, from `SETTLING` seconds after that on.
+
+    Attributes:
+        flows: the series of each; they change places from round to round.
+        bar: Jain's index that is wanted, the median over the rounds; None where it is only shown.
+    """
+
+    name: str
+    flows: Sequence[str]
+    bar: float | None
+    path: Path = Path(10 * MBIT, 0.040)
+
+
+FAIRNESS: Final = {
+    scene.name: scene
+    for scene in (
+        Fairness("fair-ours", (OURS, OURS), 0.9),
+        Fairness("fair-mixed", (OURS, THEIRS), 0.9),
+        Fairness("fair-theirs", (THEIRS, THEIRS), None),
+    )
+}
