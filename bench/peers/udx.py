@@ -107,9 +107,6 @@ class _Receiver(asyncio.Protocol):
         }
 
 
-_SIDES: Final = {"send": _Sender, "receive": _Receiver}
-
-
 async def _main() -> None:
     orders = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(
@@ -124,7 +121,7 @@ async def _main() -> None:
             assert side is not None
             say({"result": side.result()})
             continue
-        side = _SIDES[order["do"]](order["bytes"])
+        side = (_Sender if order["do"] == "send" else _Receiver)(order["bytes"])
         stream = socket.create_stream(order["id"], side)
         stream.connect(order["remote_id"], *order["address"])
         say({"ready": order["do"]})

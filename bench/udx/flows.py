@@ -18,7 +18,7 @@ from bench.program import ROOT, Program
 from bench.udx.scenes import PAIRS, Fairness, Path, Scene
 from bench.workload import Failed
 
-__all__ = ["LATER", "SECONDS", "SETTLING", "Share", "Transfer", "share", "transfer"]
+__all__ = ["SECONDS", "Circumstances", "Share", "Transfer", "share", "transfer"]
 
 LATER: Final = 1.0
 SETTLING: Final = 3.0
@@ -31,6 +31,21 @@ _COMMANDS: Final = {
     "node": ("node", str(ROOT / "bench" / "peers" / "udx.mjs")),
 }
 _HOST: Final = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What is the same for all flows of a round.
+
+    Attributes:
+        loop: the event loop of the Python programs.
+        queue: bandwidth-delay products that a bottleneck's queue holds.
+        seed: of the relay.
+    """
+
+    loop: str
+    queue: float
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -85,7 +100,7 @@ class _Flow:
 
 @asynccontextmanager
 async def _flows(
-    series: Sequence[str], path: Path | None, seed: int, loop: str
+    series: Sequence[str], path: Path | None, given: Circumstances
 ) -> AsyncIterator[tuple[list[_Flow], list[Any], Program | None]]:
     """Start the programs; yield the flows, where they send to, and the relay."""
     async with AsyncExitStack() as stack:
@@ -93,7 +108,7 @@ async def _flows(
         for each in series:
             ends = []
             for role, language in zip(("sender", "receiver"), PAIRS[each], strict=True):
-                command = (*_COMMANDS[language], json.dumps({"loop": loop}))
+                command = (*_COMMANDS[language], json.dumps({"loop": given.loop}))
                 program = Program.started(f"the {role} ({language})", command)
                 ends.append(await stack.enter_async_context(program))
             a, b = [[_HOST, (await end.hear())["port"]] for end in ends]
@@ -102,7 +117,7 @@ async def _flows(
             yield flows, [{"left": flow.b, "right": flow.a} for flow in flows], None
             return
         lanes = [{"a": flow.a, "b": flow.b} for flow in flows]
-        options = {"there": path.options(), "lanes": lanes, "seed": seed}
+        options = {"there": path.options(given.queue), "lanes": lanes, "seed": given.seed}
         command = (sys.executable, "-m", "tests.relay", json.dumps(options))
         relay = await stack.enter_async_context(Program.started("the relay", command))
         yield flows, (await relay.hear())["lanes"], relay
@@ -120,9 +135,9 @@ async def _result(program: Program) -> dict[str, Any]:
     return result
 
 
-async def transfer(scene: Scene, series: str, count: int, seed: int, loop: str) -> Transfer:
+async def transfer(scene: Scene, series: str, count: int, given: Circumstances) -> Transfer:
     """Send `count` bytes once."""
-    async with _flows([series], scene.path, seed, loop) as ((flow,), (lane,), relay):
+    async with _flows([series], scene.path, given) as ((flow,), (lane,), relay):
         await flow.begin(lane["left"], lane["right"], count)
         received = await _result(flow.receiver)
         flow.sender.say({"do": "stop"})
@@ -134,10 +149,10 @@ async def transfer(scene: Scene, series: str, count: int, seed: int, loop: str) 
     return Transfer(count / seconds, (sent["cpu"], received["cpu"]), relayed)
 
 
-async def share(scene: Fairness, flipped: bool, seconds: float, seed: int, loop: str) -> Share:
+async def share(scene: Fairness, flipped: bool, seconds: float, given: Circumstances) -> Share:
     """Let two flows run side by side; `flipped`: the second of the scene begins."""
     series = scene.flows[::-1] if flipped else scene.flows
-    async with _flows(series, scene.path, seed, loop) as (flows, lanes, relay):
+    async with _flows(series, scene.path, given) as (flows, lanes, relay):
         for flow, lane in zip(flows, lanes, strict=True):
             if flow is not flows[0]:
                 await asyncio.sleep(LATER)

@@ -20,9 +20,6 @@ PAIRS: Final[Mapping[str, Pair]] = {
     "node-py": ("node", "py"),
 }
 
-QUEUE: Final = 1.5
-"""Bandwidth-delay products that the bottleneck's queue holds."""
-
 
 @dataclass(frozen=True)
 class Path:
@@ -38,15 +35,10 @@ class Path:
     rtt: float
     loss: float = 0.0
 
-    @property
-    def queue(self) -> int:
-        """Return how many bytes may wait."""
-        return round(QUEUE * self.rate * self.rtt)
-
-    def options(self) -> dict[str, Any]:
-        """Return it as the relay takes it."""
-        delay = self.rtt / 2
-        return {"delay": delay, "rate": self.rate, "queue": self.queue, "loss": self.loss}
+    def options(self, queue: float) -> dict[str, Any]:
+        """Return it as the relay takes it, with a queue of so many bandwidth-delay products."""
+        size = round(queue * self.rate * self.rtt)
+        return {"delay": self.rtt / 2, "rate": self.rate, "queue": size, "loss": self.loss}
 
 
 @dataclass(frozen=True)
