@@ -21,8 +21,8 @@ from bench.workload import Failed
 __all__ = ["SECONDS", "Circumstances", "Share", "Transfer", "share", "transfer"]
 
 LATER: Final = 1.0
-SETTLING: Final = 3.0
 SECONDS: Final = 30.0
+SETTLING: Final = 0.1
 """See `Fairness`. Three seconds are enough for the start-up of BBR on 40 ms; that a flow learns the
 path's own delay once the other makes room, every ten seconds, is part of what is measured."""
 
@@ -157,7 +157,7 @@ async def share(scene: Fairness, flipped: bool, seconds: float, given: Circumsta
             if flow is not flows[0]:
                 await asyncio.sleep(LATER)
             await flow.begin(lane["left"], lane["right"], None)
-        await asyncio.sleep(SETTLING + seconds + 0.5)
+        await asyncio.sleep(seconds * (1 + SETTLING) + 0.5)
         sent, received = [], []
         for flow in flows:
             flow.sender.say({"do": "stop"})
@@ -165,7 +165,7 @@ async def share(scene: Fairness, flipped: bool, seconds: float, given: Circumsta
             sent.append(await _result(flow.sender))
             received.append(await _result(flow.receiver))
         relayed = await _counters(relay)
-    begin = max(each["began"] for each in sent) + SETTLING * 1e9
+    begin = max(each["began"] for each in sent) + seconds * SETTLING * 1e9
     one, other = (
         (_count_at(each["samples"], begin + seconds * 1e9) - _count_at(each["samples"], begin))
         / seconds

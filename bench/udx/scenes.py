@@ -76,7 +76,7 @@ SCENES: Final = {
 class Fairness:
     """Two flows over one bottleneck. The second begins `LATER` seconds after the first.
 
-    What both received is counted for `SECONDS`, from `SETTLING` seconds after that on.
+    What both received is counted for `SECONDS`, after a tenth of that in which both run already.
 
     Attributes:
         flows: the series of each; they change places from round to round.
