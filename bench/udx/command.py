@@ -90,12 +90,18 @@ def native_version() -> str | None:
     return found.stdout.strip()
 
 
+def _needs_native(names: Sequence[str], series: Sequence[str]) -> bool:
+    flows = [
+        FAIRNESS[name].flows if name in FAIRNESS else series for name in names if name != FLOOR
+    ]
+    return any("node" in PAIRS[each] for flow in flows for each in flow)
+
+
 def run(arguments: argparse.Namespace) -> None:
     """Measure, and print what was found."""
     names = arguments.scenes or NAMES
     native = native_version()
-    theirs = set(names) & (SCENES.keys() | FAIRNESS.keys()) - {"fair-ours"}
-    if theirs and arguments.series != [OURS] and native is None:
+    if native is None and _needs_native(names, arguments.series):
         raise SystemExit("expected udx-native in tests/interop: run `make interop-peers`")
     rows: list[dict[str, Any]] = []
     try:

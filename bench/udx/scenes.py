@@ -84,16 +84,19 @@ class Fairness:
     """
 
     name: str
+    path: Path
     flows: Sequence[str]
     bar: float | None
-    path: Path = Path(10 * MBIT, 0.040)
 
 
 FAIRNESS: Final = {
     scene.name: scene
     for scene in (
-        Fairness("fair-ours", (OURS, OURS), 0.9),
-        Fairness("fair-mixed", (OURS, THEIRS), 0.9),
-        Fairness("fair-theirs", (THEIRS, THEIRS), None),
+        Fairness("fair-ours", Path(10 * MBIT, 0.040), (OURS, OURS), 0.9),
+        Fairness("fair-mixed", Path(10 * MBIT, 0.040), (OURS, THEIRS), 0.9),
+        Fairness("fair-theirs", Path(10 * MBIT, 0.040), (THEIRS, THEIRS), None),
+        Fairness("fair-ours-100", Path(100 * MBIT, 0.020), (OURS, OURS), 0.9),
+        Fairness("fair-mixed-100", Path(100 * MBIT, 0.020), (OURS, THEIRS), 0.9),
+        Fairness("fair-theirs-100", Path(100 * MBIT, 0.020), (THEIRS, THEIRS), None),
     )
 }
