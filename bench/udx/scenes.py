@@ -78,6 +78,10 @@ class Fairness:
 
     What both received is counted for `SECONDS`, after a tenth of that in which both run already.
 
+    udx-native refills its pacing budget once a millisecond and forgets what a packet exceeded it
+    by: it may always send a packet a millisecond, 12 Mbit/s. So on the slow path its window alone
+    limits it, and only on the fast one is it paced.
+
     Attributes:
         flows: the series of each; they change places from round to round.
         bar: Jain's index that is wanted, the median over the rounds; None where it is only shown.
