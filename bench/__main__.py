@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from bench import attacks, cipher, compare, growth, soak
+from bench import attacks, cipher, compare, growth, soak, udx
 from bench import open as open_topics
 
-BENCHES = (compare, open_topics, growth, cipher, soak, attacks)
+BENCHES = (compare, open_topics, growth, cipher, soak, attacks, udx)
 """Modules with `add_parser(subparsers)`, which sets the default `run` of its parser."""
 
 

@@ -17,7 +17,7 @@ export function fail (problem) {
   process.exit(1)
 }
 
-function cpu () {
+export function cpu () {
   const { user, system } = process.cpuUsage()
   return (user + system) / 1e6
 }
