@@ -13,11 +13,6 @@ estimation-00, as in Linux and in libudx: two streams of one kind share a bottle
     any        no lower round trip for ten seconds                      PROBE_RTT
     PROBE_RTT  little was out for 200 ms and a round trip               PROBE_BW, or STARTUP
 
-Beside others who fill the queue, that is too polite: what they make it lose looks like less
-bandwidth. libudx is such a one, since its pacer sends whole packets a millisecond and rounds up. So
-where more than 2 % are lost in round after round, the rate is rounded up like that here, and what
-is out is bounded by the window alone, as theirs is. Two streams of this keep the queue short.
-
 Packets are counted, not bytes, times are seconds.
 """
 
@@ -25,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum, auto
-from math import ceil, inf
+from math import inf
 from typing import Final, NamedTuple
 
 from protomux.udx.recovery import Mark, SentPacket, State
@@ -58,16 +53,6 @@ _PROBE_SECONDS: Final = 0.2
 
 _FULL_GROWTH: Final = 1.25
 _FULL_ROUNDS: Final = 3
-
-_CROWDED: Final = 0.02
-"""The part that is lost, from which on others are taken to fill the queue: the loss that the second
-version of BBR bears, BBRLossThresh in draft-cardwell-iccrg-bbr-congestion-control-02."""
-
-_LOSS_WEIGHT: Final = 1 / 8
-"""Of a round, in the average of the part that is lost."""
-
-_TICKS: Final = 1000.0
-"""A second, as libudx' pacer counts."""
 
 _BURST_ROUNDS: Final = 5
 _BURST_SECONDS: Final = 0.1
@@ -202,14 +187,11 @@ class Bbr:
         "_is_full",
         "_is_restart",
         "_is_round_start",
-        "_loss",
         "_next_round",
         "_prior_state",
         "_prior_window",
         "_probe_done_at",
         "_probe_round_is_done",
-        "_round_acked",
-        "_round_lost",
         "_rounds",
         "delay",
         "pacing_rate",
@@ -232,9 +214,6 @@ class Bbr:
         self._is_full = False
         self._full_bandwidth = 0.0
         self._full_rounds = 0
-        # losses, by rounds
-        self._loss = 0.0
-        self._round_acked = self._round_lost = 0
         # delay
         self.delay: float | None = None
         self._delay_at = now
@@ -291,7 +270,6 @@ class Bbr:
     ) -> None:
         """An acknowledgement came; `in_flight` packets are still out after it."""
         self._update_bandwidth(sample)
-        self._update_loss(sample)
         self._update_bursts(sample)
         if self.phase is Phase.PROBE_BW and self._is_next_in_cycle(sample, in_flight):
             self._advance_cycle()
@@ -316,15 +294,6 @@ class Bbr:
         rate = sample.delivered / sample.interval
         if not sample.is_app_limited or rate >= self.bandwidth:
             self._bandwidth.add(rate, self._rounds)
-
-    def _update_loss(self, sample: RateSample) -> None:
-        self._round_acked += sample.acked
-        self._round_lost += sample.lost
-        if self._is_round_start:
-            sent = self._round_acked + self._round_lost
-            if self._is_full and sent:
-                self._loss += (self._round_lost / sent - self._loss) * _LOSS_WEIGHT
-            self._round_acked = self._round_lost = 0
 
     def _update_bursts(self, sample: RateSample) -> None:
         """See how many more were acknowledged in a while than the bandwidth explains."""
@@ -436,8 +405,6 @@ class Bbr:
             self._has_seen_trip = True
             self.pacing_rate = _HIGH_GAIN * self.window / max(smoothed, 0.001)
         if self._is_full or rate > self.pacing_rate:
-            if self._loss > _CROWDED:
-                rate = ceil(rate / _TICKS) * _TICKS
             self.pacing_rate = max(rate, 1.0)
 
     def _save_window(self) -> None:
