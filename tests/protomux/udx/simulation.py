@@ -7,38 +7,15 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import count
 from math import inf
 from random import Random
 
 from protomux.udx.packet import Type, decode_packet
 from protomux.udx.stream import Life, Stream
+from tests.path import Path
 
 __all__ = ["Path", "Side", "Simulation"]
-
-
-@dataclass(frozen=True)
-class Path:
-    """What happens to datagrams in one direction.
-
-    Attributes:
-        delay, jitter: seconds that each takes; up to `jitter` more, drawn for each.
-        loss, duplication: the part of them that is lost, or comes twice.
-        rate: bytes a second.
-        queue: bytes that wait for the rate at most; what comes then is lost.
-        largest: bytes of the largest IP packet that arrives.
-        blackout: from when to when all are lost.
-    """
-
-    delay: float = 0.02
-    jitter: float = 0.0
-    loss: float = 0.0
-    duplication: float = 0.0
-    rate: float = inf
-    queue: float = inf
-    largest: int = 1500
-    blackout: tuple[float, float] = (inf, inf)
 
 
 class Side:
