@@ -23,11 +23,23 @@ import pytest
 
 from .twin import Inbox, Peer
 
-__all__ = ["FOUR", "NODE_OPENS", "SYMMETRIC", "Way", "interop", "missing"]
+__all__ = [
+    "FOUR",
+    "LIMIT",
+    "NODE_OPENS",
+    "NO_ROLES",
+    "SYMMETRIC",
+    "Way",
+    "interop",
+    "missing",
+    "over_udx",
+]
 
 HERE: Final = Path(__file__).parent
 LIMIT: Final = 30.0
-"""Seconds that a case may take. Node's own deadline is later, so this one tells more."""
+"""Seconds that a case may take, unless it asks for more."""
+DEADLINE_FACTOR: Final = 1.5
+"""So much later is Node's own deadline: the harness tells more, and Node's only ends an orphan."""
 END_LIMIT: Final = 5.0
 """Seconds in which Node has to end after its stdin did."""
 
@@ -53,8 +65,11 @@ FOUR: Final = tuple(
 NODE_OPENS: Final = tuple(way for way in FOUR if not way.opener)
 SYMMETRIC: Final = (Way(True, True, True), Way(False, True, True))
 """Both sides do the same, so only who is the initiator makes a difference."""
+NO_ROLES: Final = (pytest.param(Way(True, True, True), id="peers"),)
+"""Nobody is the initiator, and nobody opens."""
 
 Case: TypeAlias = Callable[[Peer], Awaitable[None]]
+Test: TypeAlias = Callable[..., Awaitable[None]]
 
 
 @cache
@@ -72,34 +87,59 @@ def missing() -> str | None:
 
 
 def interop(
-    *, ways: Sequence[Way] = FOUR, **choices: Sequence[Any]
-) -> Callable[[Case], Callable[..., Awaitable[None]]]:
+    *, ways: Sequence[Any] = FOUR, limit: float = LIMIT, **choices: Sequence[Any]
+) -> Callable[[Case], Test]:
     """Make a test of a case, for each of `ways` and of every combination of `choices`.
 
-    A choice is a name and its values; both sides find it in their options.
+    A choice is a name and its values; both sides find it in their options. `limit` is in seconds.
     """
 
-    def decorate(case: Case) -> Callable[..., Awaitable[None]]:
+    def decorate(case: Case) -> Test:
         name = case.__name__.removeprefix("test_")
         module = case.__module__.rpartition(".")[2].removeprefix("test_")
-
-        async def test(way: Way, **chosen: Any) -> None:
-            await _run(f"{module}/{name}", case, way, chosen)
-
-        # pytest reads the parameters from the signature, the rest from here.
-        parameters = [
-            inspect.Parameter(each, inspect.Parameter.KEYWORD_ONLY) for each in ("way", *choices)
-        ]
-        vars(test)["__signature__"] = inspect.Signature(parameters)
-        test.__name__ = case.__name__
-        test.__module__ = case.__module__
-        test.__doc__ = case.__doc__
-        marked: Callable[..., Awaitable[None]] = pytest.mark.parametrize("way", ways, ids=str)(test)
-        for each, values in choices.items():
-            marked = pytest.mark.parametrize(each, values)(marked)
-        return marked
+        return _test(_Plan(f"{module}/{name}", case, ways, choices, limit))
 
     return decorate
+
+
+def over_udx(test: Test, *, ways: Sequence[Any] = (), **choices: Sequence[Any]) -> Test:
+    """Make a test of the same case with all of its secret streams over UDX.
+
+    The case must take none of its connections as TCP. `ways`, unless there are none, and `choices`
+    replace its own.
+    """
+    plan: _Plan = vars(test)["plan"]
+    return _test(
+        plan._replace(ways=ways or plan.ways, choices={**plan.choices, **choices, "over": ["udx"]})
+    )
+
+
+class _Plan(NamedTuple):
+    """What a test is made of."""
+
+    name: str
+    case: Case
+    ways: Sequence[Any]
+    choices: Mapping[str, Sequence[Any]]
+    limit: float
+
+
+def _test(plan: _Plan) -> Test:
+    async def test(way: Way, **chosen: Any) -> None:
+        await _run(plan, way, chosen)
+
+    # pytest reads the parameters from the signature, the rest from here.
+    parameters = [
+        inspect.Parameter(each, inspect.Parameter.KEYWORD_ONLY) for each in ("way", *plan.choices)
+    ]
+    vars(test).update(__signature__=inspect.Signature(parameters), plan=plan)
+    test.__name__ = plan.case.__name__
+    test.__module__ = plan.case.__module__
+    test.__doc__ = plan.case.__doc__
+    marked: Test = pytest.mark.parametrize("way", plan.ways, ids=str)(test)
+    for each, values in plan.choices.items():
+        marked = pytest.mark.parametrize(each, values)(marked)
+    return marked
 
 
 class _Node:
@@ -184,8 +224,13 @@ async def _node(case: str, options: Mapping[str, Any]) -> AsyncIterator[_Node]:
     assert code == 0, f"node ended with {code}"
 
 
-async def _run(name: str, case: Case, way: Way, chosen: Mapping[str, Any]) -> None:
-    options = {"initiator": not way.initiator, "opener": not way.opener, **chosen}
+async def _run(plan: _Plan, way: Way, chosen: Mapping[str, Any]) -> None:
+    options = {
+        "initiator": not way.initiator,
+        "opener": not way.opener,
+        "deadline": DEADLINE_FACTOR * plan.limit,
+        **chosen,
+    }
     problems: list[str] = []
     asyncio.get_running_loop().set_exception_handler(
         lambda _, context: problems.append(f"{context['message']}: {context.get('exception')!r}")
@@ -193,11 +238,11 @@ async def _run(name: str, case: Case, way: Way, chosen: Mapping[str, Any]) -> No
     with _errors_logged() as logged:
         node = None
         try:
-            async with _node(name, options) as node:
+            async with _node(plan.name, options) as node:
                 peer = Peer(node, initiator=way.initiator, opener=way.opener, options=chosen)
                 peer.logged = logged
                 try:
-                    await _both(case(peer), node)
+                    await _both(plan.case(peer), node, plan.limit)
                 finally:
                     await peer.close()
             assert logged == []
@@ -208,10 +253,10 @@ async def _run(name: str, case: Case, way: Way, chosen: Mapping[str, Any]) -> No
             raise
 
 
-async def _both(case: Awaitable[None], node: _Node) -> None:
+async def _both(case: Awaitable[None], node: _Node, limit: float) -> None:
     """Wait until both sides are content, or one is not, or it takes too long."""
     ours = asyncio.ensure_future(_ours(case))
-    await asyncio.wait({ours, node.verdict}, timeout=LIMIT, return_when=asyncio.FIRST_EXCEPTION)
+    await asyncio.wait({ours, node.verdict}, timeout=limit, return_when=asyncio.FIRST_EXCEPTION)
     ours.cancel()
     (failure,) = await asyncio.gather(ours, return_exceptions=True)
     if node.verdict.done():
@@ -220,7 +265,7 @@ async def _both(case: Awaitable[None], node: _Node) -> None:
             raise theirs from failure
     if failure is not None:
         raise failure
-    assert node.verdict.done(), f"Node is not done after {LIMIT} s"
+    assert node.verdict.done(), f"Node is not done after {limit} s"
 
 
 async def _ours(case: Awaitable[None]) -> None:

@@ -1,15 +1,14 @@
 // The Node side of one interop case: `node peer.mjs MODULE/CASE`.
 //
-// It speaks JSON lines with the harness. The first line in is {initiator, opener, ...choices}, said
-// of this side; {port} follows where this side dials. Lines out are {port}, where it listens, and
-// {verdict, error, seen} at the end. {sync, data} goes both ways. It ends when stdin does.
+// It speaks JSON lines with the harness. The first line in is {initiator, opener, deadline,
+// ...choices}, said of this side; {port} follows where this side dials. Lines out are {port}, where
+// it listens, and {verdict, error, seen} at the end. {sync, data} goes both ways. It ends when stdin
+// does, or `deadline` seconds after its start.
 
 import { createInterface } from 'node:readline'
 import { inspect } from 'node:util'
 
 import { Twin } from './twin.mjs'
-
-const DEADLINE = 45_000 // ms; longer than the harness waits, so it only ever ends an orphan
 
 let twin = null
 let said = false
@@ -31,11 +30,6 @@ function verdict (error) {
 process.on('uncaughtException', verdict)
 process.on('unhandledRejection', verdict)
 
-setTimeout(() => {
-  verdict(new Error('past the deadline'))
-  process.exit(3)
-}, DEADLINE).unref()
-
 const [module, name] = process.argv[2].split('/')
 const { [name]: run } = await import(`./cases/${module}.mjs`)
 
@@ -45,6 +39,10 @@ lines.on('line', (text) => {
   const line = JSON.parse(text)
   if (twin !== null) return twin.heard(line)
   twin = new Twin(line, say)
+  setTimeout(() => {
+    verdict(new Error('past the deadline'))
+    process.exit(3)
+  }, line.deadline * 1000).unref()
   if (!run) return verdict(new Error(`cases/${module}.mjs has no case ${name}`))
   run(twin).then(() => verdict(null), verdict)
 })

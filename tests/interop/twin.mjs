@@ -7,35 +7,17 @@ import SecretStream from '@hyperswarm/secret-stream'
 import c from 'compact-encoding'
 import Protomux from 'protomux'
 
+import { deferred, Inbox } from './inbox.mjs'
+import { Udx } from './udx.mjs'
 import { describe } from './wire.mjs'
+
+export { deferred, Inbox }
 
 export const CLOSED_BY_US = [['close', false], ['destroy']]
 export const CLOSED_BY_REMOTE = [['close', true], ['destroy']]
 
 export const message = (value, type = 0) => ['message', type, value]
 export const range = (count) => Array.from({ length: count }, (_, i) => i)
-
-export class Inbox {
-  items = []
-  #wake = null
-
-  push (item) {
-    this.items.push(item)
-    this.#wake?.()
-  }
-
-  // The next `count` items; waits until there are as many.
-  async take (count) {
-    while (this.items.length < count) {
-      await new Promise((resolve) => { this.#wake = resolve })
-    }
-    return this.items.splice(0, count)
-  }
-
-  async next () {
-    return (await this.take(1))[0]
-  }
-}
 
 export class Twin {
   allowHalfOpen = false // of the sockets; Node's own default
@@ -48,6 +30,8 @@ export class Twin {
   #entries = []
   #accepted = null
   #gone = new Map()
+  #udx = null
+  #link = null
 
   constructor (options, say) {
     this.options = options
@@ -123,7 +107,18 @@ export class Twin {
 
   // A secret stream over the next connection, its handshake under way.
   async dial (options) {
-    return this.secure(await this.tcp(), options)
+    return this.secure(await this.#raw(), options)
+  }
+
+  async #raw () {
+    if (this.options.over !== 'udx') return this.tcp()
+    this.#udx ??= new Udx(this)
+    this.#link ??= await this.#udx.link()
+    // As in hyperdht.
+    const [stream] = await this.#udx.connect(this.#link, [this.#gone.size], (stream) => stream, {
+      framed: true
+    })
+    return stream
   }
 
   secure (socket, options) {
@@ -226,10 +221,4 @@ export function protocols (mux) {
 // What stood in all the frames that came in and that nobody took.
 export function entries (mux) {
   return mux.frames.items.flatMap((frame) => frame.entries)
-}
-
-export function deferred () {
-  const it = {}
-  it.promise = new Promise((resolve) => { it.resolve = resolve })
-  return it
 }

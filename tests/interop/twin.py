@@ -10,13 +10,15 @@ import socket
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Generic, Protocol, TypeVar, Unpack
+from typing import Any, Protocol, Unpack
 
 from protomux import Channel, Protomux, encoding
 from protomux.encoding import Encoding
 from protomux.streams import SecretStream, Server, open_connection, start_server
 from protomux.streams.secret import SecretStreamOptions
 
+from .inbox import Inbox
+from .udx import Link, Udx
 from .wire import Frame, describe
 
 __all__ = [
@@ -35,8 +37,6 @@ __all__ = [
 
 HOST = "127.0.0.1"
 
-T = TypeVar("T")
-
 Event = tuple[Any, ...]
 """("open", handshake), ("message", type, value), ("close", is_remote) or ("destroy",)."""
 
@@ -47,32 +47,6 @@ CLOSED_BY_REMOTE: list[Event] = [("close", True), ("destroy",)]
 def message(value: object, type: int = 0) -> Event:
     """Return the event of a message."""
     return ("message", type, value)
-
-
-class Inbox(Generic[T]):
-    """What comes in, for one who takes it."""
-
-    def __init__(self) -> None:
-        self.items: list[T] = []
-        self._came = asyncio.Event()
-
-    def push(self, item: T) -> None:
-        """Add `item` behind the others."""
-        self.items.append(item)
-        self._came.set()
-
-    async def take(self, count: int) -> list[T]:
-        """Remove and return the next `count` items; waits until there are as many."""
-        while len(self.items) < count:
-            self._came.clear()
-            await self._came.wait()
-        taken = self.items[:count]
-        del self.items[:count]
-        return taken
-
-    async def next(self) -> T:
-        """Remove and return the next item."""
-        return (await self.take(1))[0]
 
 
 class Lines(Protocol):
@@ -163,6 +137,7 @@ class Peer:
         initiator: this side is the initiator, and dials.
         opener: this side opens, the other one is opened to.
         options: what else the case was parametrised with; Node has it too.
+        udx: for streams over UDX.
         logged: what the package logged as an error; a case that expects it clears it.
     """
 
@@ -178,6 +153,8 @@ class Peer:
         self._listener: socket.socket | None = None
         self._streams: list[SecretStream] = []
         self._writers: list[asyncio.StreamWriter] = []
+        self.udx = Udx(self)
+        self._link: Link | None = None
 
     # With Node
 
@@ -201,6 +178,10 @@ class Peer:
 
         The responder listens once, with the options of the first call.
         """
+        if self._is_over_udx:
+            stream = await self.dial(**options)
+            await stream.wait_opened()
+            return stream
         if self.initiator:
             stream = await open_connection(HOST, await self._dialled(), **options)
         else:
@@ -213,6 +194,16 @@ class Peer:
 
     async def dial(self, **options: Unpack[SecretStreamOptions]) -> SecretStream:
         """Return a secret stream over the next connection, its handshake under way."""
+        if self._is_over_udx:
+            if self._link is None:
+                self._link = await self.udx.link()
+            (stream,) = await self.udx.connect(
+                self._link,
+                [len(self._streams)],
+                lambda *_: SecretStream(self.initiator, **options),
+            )
+            self._streams.append(stream)
+            return stream
         _, stream = await asyncio.get_running_loop().create_connection(
             lambda: SecretStream(self.initiator, **options), sock=await self._connected()
         )
@@ -224,6 +215,10 @@ class Peer:
         reader, writer = await asyncio.open_connection(sock=await self._connected())
         self._writers.append(writer)
         return reader, writer
+
+    @property
+    def _is_over_udx(self) -> bool:
+        return self.options.get("over") == "udx"
 
     async def _connected(self) -> socket.socket:
         """The next TCP connection, for who does not want the servers of the package."""
@@ -263,6 +258,7 @@ class Peer:
         if self._server is not None:
             self._server.close()
             await self._server.wait_closed()
+        await self.udx.close()
 
     # The mux
 
