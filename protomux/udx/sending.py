@@ -112,9 +112,9 @@ class Sending:
         return self._end_is_queued
 
     @property
-    def only_end_is_out(self) -> bool:
-        """All that was written was acknowledged, but not the END behind it."""
-        return self._end_seq is not None and self.recovery.acked >= self._end_seq
+    def is_all_out(self) -> bool:
+        """All that was written was sent, and the END behind it."""
+        return self._end_seq is not None
 
     @property
     def most_payload(self) -> int:
@@ -216,11 +216,9 @@ class Sending:
                     return
                 size = room  # nothing is out that could make more room
             payload = self._cut(size)
-            type = _DATA
-            if not size:
-                # By itself, though it may go with data: so it can be told what was acknowledged
-                # when the peer has closed, and what it said last was lost.
-                type = _END
+            type = _DATA if payload else 0
+            if self._end_is_queued and not self.queued:
+                type |= _END
                 self._end_seq = seq
             wanted = self.mtu.wanted
             is_probe = wanted is not None and size == full

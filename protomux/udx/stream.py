@@ -11,16 +11,17 @@ is over when its END and all before it was acknowledged (ours) or taken (the pee
 
     state      event                                              next
     CREATED    connect                                            OPEN
-    OPEN       both halves are over, or ours but for the END      LINGERING    closed(None)
+    OPEN       both halves are over, or ours but for an answer    LINGERING    closed(None)
     OPEN       DESTROY comes, or a packet timed out too often     CLOSED       closed(error)
     any        destroy                                            CLOSED       closed(None)
     LINGERING  a while without a packet, or the first of another  CLOSED
 
 While LINGERING the stream is over for the application, and answers what the peer sends again: the
 acknowledgement of its END may have been lost. libudx does not do that, so a peer that has ended,
-and does not acknowledge our END any more, may have closed, in order: that is what the application
-is told after a while, and the END still goes out some more times. A first packet that acknowledges
-nothing, from a peer that had acknowledged something, is of another stream with the same numbers.
+and does not answer any more when all of ours is out, may have closed, in order: that is what the
+application is told after a while, as one over TCP is told nothing else, and what is out still goes
+out some more times. A first packet that acknowledges nothing, from a peer that had acknowledged
+something, is of another stream with the same numbers.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ _LINGER: Final = MOST_TIMEOUT
 acknowledgement asks again before that."""
 
 MAX_LAST_TIMEOUTS: Final = 2
-"""Timeouts after which a peer that has ended, and has all of ours but the END, is taken to have
-closed: the next comes after some 7 s, when END has gone out three times and more."""
+"""Timeouts after which a peer that has ended, and was sent all of ours, is taken to have closed:
+the next comes after some 7 s, when the END has gone out three times and more."""
 
 # To ask an enum for its member takes Python 3.11 as long as a call.
 _DATA, _END, _MESSAGE, _DESTROY, _HEARTBEAT = (
@@ -373,7 +374,7 @@ class Stream:
         if due is Due.END or self._sending.is_unanswered:
             self._give_up()
             return
-        is_alone = self._sending.only_end_is_out and self._incoming.has_ended
+        is_alone = self._sending.is_all_out and self._incoming.has_ended
         if is_alone and self.recovery.timeouts > MAX_LAST_TIMEOUTS and self.life is Life.OPEN:
             self._linger(now)
         self._send(packets, now)

@@ -37,7 +37,7 @@ def exchange(simulation: Simulation, there: bytes, back: bytes) -> None:
     assert bytes(b.received) == there
     assert (a.ends, b.ends) == (1, 1)
     assert (a.closings, b.closings) == ([None], [None])
-    assert a.stream.waiting == b.stream.waiting == 0
+    assert a.stream.queued == b.stream.queued == 0
 
 
 PATHS = {
