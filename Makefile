@@ -13,7 +13,7 @@ TWIN_TESTS := tests/protomux tests/protomux_wakeup tests/test_golden.py fuzz/tes
 NODE_MODULES := tests/interop/node_modules/.package-lock.json
 
 .PHONY: demo test lint interop-peers vectors corpus fuzz fuzz-long bench bench-open bench-growth \
-	bench-attacks dist clean
+	bench-attacks udx-seeds dist clean
 
 demo: $(RUNTIME)
 	@$(BIN)/protomux-wakeup demo
@@ -46,13 +46,21 @@ $(NODE_MODULES): tests/interop/package.json tests/interop/package-lock.json
 	npm ci --prefix tests/interop --no-audit --no-fund
 	@touch $@
 
+# Some minutes: UDX in virtual time, ten thousand schedules, then a conversation with every byte
+# changed.
+udx-seeds: $(DEV)
+	$(BIN)/python -m tests.protomux.udx.seeds 0 10000 --jobs 2
+	$(BIN)/python -m tests.protomux.udx.mutations --jobs 2
+
 # Writes the golden vectors anew from the originals.
 vectors: $(NODE_MODULES)
 	node tests/golden/generate.mjs
 
-# Writes the inputs that fuzzing begins with anew, from conversations of the originals.
-corpus: $(NODE_MODULES)
+# Writes the inputs that fuzzing begins with anew, from conversations of the originals; those of UDX
+# from conversations in virtual time.
+corpus: $(DEV) $(NODE_MODULES)
 	node fuzz/record.mjs
+	$(BIN)/python -m fuzz.record.udx
 
 # Minutes: every harness for 20 seconds, then the state machines as in the tests. Atheris sees the
 # way that an input takes through Python only, so the harnesses run with the Python twins.
@@ -63,7 +71,7 @@ fuzz: $(DEV)
 # Over 10,000,000 executions in some 40 minutes of one core, then the state machines for longer.
 fuzz-long: $(DEV)
 	PROTOMUX_PURE=1 $(BIN)/python -m fuzz run encoding=7000000 frames=2000000 dissect=500000 \
-		mux=200000 wakeup=150000 noise=100000 secret=60000
+		mux=200000 wakeup=150000 noise=100000 secret=60000 udx_packet=2000000 udx_stream=300000
 	FUZZ=long $(BIN)/pytest -q fuzz/test_stack_machine.py fuzz/test_speedups.py \
 		fuzz/test_stateful_speedups.py
 

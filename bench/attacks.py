@@ -174,6 +174,8 @@ async def _attacked(attack: Attack, row: Row, victim: VictimProcess, limit: floa
             watching.cancel()
             figures.read()
         row.got = str(outcome)
+        if outcome.fate in attack.harms:
+            row.not_held.append("streams of others were reached")
         row.peak, row.cpu = figures.peak, figures.cpu
         await _check_newcomer(row, target)
         found = await honest.end()

@@ -14,7 +14,17 @@ from typing import Final, Protocol, cast
 
 __all__ = ["TARGETS", "Harness", "load"]
 
-TARGETS: Final = ("encoding", "frames", "mux", "wakeup", "noise", "secret", "dissect")
+TARGETS: Final = (
+    "encoding",
+    "frames",
+    "mux",
+    "wakeup",
+    "noise",
+    "secret",
+    "dissect",
+    "udx_packet",
+    "udx_stream",
+)
 """Names of the targets, which are the modules of this package that have a `run`."""
 
 

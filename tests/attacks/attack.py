@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from protomux.crypto import KeyPair
 from tests.attacks import wire
@@ -81,6 +81,7 @@ class Target:
         secrets: what an insider knows.
         handshake_time: seconds that it gives a handshake.
         patience: seconds without an answer that count as none.
+        ask: tells the victim to do something; its answer. See `commanded` of the victim.
         forbidden: how often hooks may see a hash or key at most; see `heard` of the victim.
     """
 
@@ -91,6 +92,7 @@ class Target:
     secrets: Secrets
     handshake_time: float
     patience: float
+    ask: Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
     forbidden: dict[bytes, int] = field(default_factory=dict)
     _late_used: int = 0
     _connections: list[Connection] = field(default_factory=list)
@@ -196,6 +198,7 @@ class Attack:
         run: run(target, size) makes it; Lost and Stalled that it raises are its outcome.
         full, small: its size in the bench, and in the tests; what it counts is its own affair.
         fates: what may come of it at a victim that holds.
+        harms: fates that are somebody else's harm: where they come, the victim did not hold.
         why_not_node: why it does not apply to the originals; empty where it does.
     """
 
@@ -204,6 +207,7 @@ class Attack:
     full: int
     small: int
     fates: frozenset[Fate]
+    harms: frozenset[Fate]
     why_not_node: str
 
     async def make(self, target: Target, size: int) -> Outcome:
@@ -219,7 +223,14 @@ class Attack:
 
 
 def attack(
-    name: str, *fates: Fate, full: int = 1, small: int = 1, why_not_node: str = ""
+    name: str,
+    *fates: Fate,
+    full: int = 1,
+    small: int = 1,
+    harms: Sequence[Fate] = (),
+    why_not_node: str = "",
 ) -> Callable[[Run], Attack]:
     """Make an attack of a coroutine function."""
-    return lambda run: Attack(name, run, full, small, frozenset(fates), why_not_node)
+    return lambda run: Attack(
+        name, run, full, small, frozenset(fates), frozenset(harms), why_not_node
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Final
 
-from tests.attacks import batches, conversations, handshakes, numbers, opens, wakeups
+from tests.attacks import batches, conversations, datagrams, handshakes, numbers, opens, wakeups
 from tests.attacks.attack import Attack
 
 __all__ = ["ATTACKS"]
@@ -17,7 +17,7 @@ def _attacks(family: ModuleType) -> list[Attack]:
 
 ATTACKS: Final = tuple(
     each
-    for family in (handshakes, conversations, numbers, opens, batches, wakeups)
+    for family in (handshakes, conversations, numbers, opens, batches, wakeups, datagrams)
     for each in _attacks(family)
 )
 """In the order in which they are made."""

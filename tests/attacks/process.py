@@ -33,7 +33,7 @@ class Gone(Exception):
 class Status(dict[str, Any]):
     """What the victim counts. `left(before)` is what an attack has left behind."""
 
-    COUNTS: Final = ("streams", "muxes", "channels", "peers", "tasks", "sockets")
+    COUNTS: Final = ("streams", "muxes", "channels", "peers", "tasks", "sockets", "flows")
 
     def left(self, before: Status) -> dict[str, int]:
         """Return what there is more of than `before`."""
@@ -139,17 +139,25 @@ class VictimProcess:
             self._secrets,
             self._handshake_time,
             patience,
+            self.ask,
         )
+
+    async def ask(self, command: dict[str, Any]) -> dict[str, Any]:
+        """Tell it to do something, and return its answer."""
+        return await self._talk(json.dumps(command).encode(), 30.0)
 
     async def status(self, seconds: float = 30.0) -> Status:
         """Ask how it is; Gone where there is no answer."""
+        return Status(await self._talk(b"{}", seconds))
+
+    async def _talk(self, line: bytes, seconds: float) -> dict[str, Any]:
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(b"\n")
+            self._process.stdin.write(line + b"\n")
             await self._process.stdin.drain()
         except OSError as error:
             raise Gone(await self._epitaph()) from error
-        return Status(await self._read_line(seconds))
+        return await self._read_line(seconds)
 
     async def clean(self, before: Status, seconds: float) -> tuple[Status, dict[str, int]]:
         """Wait until nothing is there that was not there `before`; return what is, after all."""

@@ -118,8 +118,48 @@ say({
   public_key: keyPair.publicKey.toString('hex')
 })
 
+// Streams over UDP: opened, closed, and counted, as `commanded` of victim.py has it.
+
+const FLOW = 2 ** 24
+
+let flows = 0
+let flowBytes = 0
+let udp = null
+
+async function command (line) {
+  const { flows: wanted } = JSON.parse(line)
+  if (wanted === undefined) return status()
+  if (udp !== null) await closeFlows()
+  if (wanted === null) return {}
+  const UDX = require('udx-native')
+  const udx = new UDX()
+  udp = { socket: udx.createSocket(), streams: [] }
+  udp.socket.bind(0, '127.0.0.1')
+  for (const [id, remoteId, port] of wanted) {
+    const stream = udx.createStream(id)
+    udp.streams.push(stream)
+    flows++
+    stream.on('data', (data) => { flowBytes += data.length })
+    stream.on('error', () => {})
+    stream.on('close', () => { flows-- })
+    stream.connect(udp.socket, remoteId, port, '127.0.0.1')
+    stream.write(Buffer.alloc(FLOW))
+  }
+  return { port: udp.socket.address().port }
+}
+
+async function closeFlows () {
+  const { socket, streams } = udp
+  udp = null
+  for (const stream of streams) stream.destroy()
+  await socket.close()
+  flows = flowBytes = 0
+}
+
 const lines = createInterface({ input: process.stdin })
-lines.on('line', () => say({
+lines.on('line', async (line) => say(await command(line)))
+
+const status = () => ({
   streams: streams.size,
   muxes: wakeup.muxers.size,
   channels: [...streams].reduce((sum, stream) => sum + [...Protomux.from(stream)].length, 0),
@@ -128,6 +168,8 @@ lines.on('line', () => say({
   sockets: readdirSync('/proc/self/fd').length,
   errors,
   heard,
-  messages
-}))
+  messages,
+  flows,
+  flow_bytes: flowBytes
+})
 lines.on('close', () => process.exit(0))

@@ -5,7 +5,8 @@
 CONFIG is a JSON object: `capability`, `late` and `mark` (hex; see `attack.Secrets` and
 `attack.MARK`), and `limits` (fields of `protomux_wakeup.Limits`). It prints a line with `port`,
 `ik_port` and `public_key`, answers every line on stdin with a line that counts what is there, and
-ends with its stdin.
+ends with its stdin. A line is a JSON object: `{"flows": [[id, remote id, port], ...]}` opens
+streams over UDP and is answered with the `port` of their socket, `{"flows": null}` closes them.
 """
 
 from __future__ import annotations
@@ -24,11 +25,16 @@ from protomux.crypto import KeyPair, discovery_key
 from protomux.encoding import raw
 from protomux.streams import SecretStream, start_server
 from protomux.streams.secret import SecretStreamOptions
+from protomux.udx import Socket, create_socket
 from protomux_wakeup import Limits, Lookup, Peer, Rate, Session, Wakeup, Writer
 
 LOGS: Final = [Writer(bytes([number]) * 32, 1000 + number) for number in range(100)]
 LATE: Final = 0.05
 """Seconds that a slow callback takes."""
+
+
+FLOW: Final = 2**24
+"""Bytes that are written to each stream over UDP."""
 
 
 class Victim:
@@ -42,6 +48,8 @@ class Victim:
         self.errors: Counter[str] = Counter()
         self.heard: Counter[str] = Counter()
         self.messages = 0
+        self.flows = self.flow_bytes = 0
+        self._socket: Socket | None = None
         self._wakeup = Wakeup(self._woken, limits=limits)
         self._limits = limits
         self._mark = mark
@@ -124,6 +132,26 @@ class Victim:
                 self.errors[type(argument).__name__] += 1
         return False
 
+    # Streams over UDP
+
+    async def commanded(self, command: dict[str, Any]) -> dict[str, Any]:
+        """Open or close streams over UDP; or tell how it is."""
+        if "flows" not in command:
+            return self.status()
+        if self._socket is not None:
+            self._socket.close()
+            await self._socket.wait_closed()
+            self._socket = None
+        self.flows, self.flow_bytes = 0, 0
+        if command["flows"] is None:
+            return {}
+        self._socket = await create_socket("127.0.0.1")
+        for id, remote_id, port in command["flows"]:
+            transport = self._socket.create_stream(id, _Flow(self))
+            transport.connect(remote_id, "127.0.0.1", port)
+            transport.write(bytes(FLOW))
+        return {"port": self._socket.address[1]}
+
     def status(self) -> dict[str, Any]:
         """Count what is alive in this process."""
         gc.collect()
@@ -140,7 +168,25 @@ class Victim:
             "errors": self.errors,
             "heard": self.heard,
             "messages": self.messages,
+            "flows": self.flows,
+            "flow_bytes": self.flow_bytes,
         }
+
+
+class _Flow(asyncio.Protocol):
+    """Counts a stream over UDP, and what comes of it."""
+
+    def __init__(self, victim: Victim) -> None:
+        self._victim = victim
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._victim.flows += 1
+
+    def data_received(self, data: bytes) -> None:
+        self._victim.flow_bytes += len(data)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._victim.flows -= 1
 
 
 async def main(config: dict[str, Any]) -> None:
@@ -170,8 +216,8 @@ async def main(config: dict[str, Any]) -> None:
         ports = {"port": server, "ik_port": ik_server}
         where = {name: each.sockets[0].getsockname()[1] for name, each in ports.items()}
         say({**where, "public_key": key_pair.public_key.hex()})
-        async for _ in lines:
-            say(victim.status())
+        async for line in lines:
+            say(await victim.commanded(json.loads(line)))
 
 
 def say(line: dict[str, Any]) -> None:

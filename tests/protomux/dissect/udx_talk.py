@@ -33,8 +33,8 @@ def converse(host: str, heard: Heard) -> None:
 
     overhear(a)
     overhear(b)
-    a.stream.write(bytes(range(256)) * 1000)
-    b.stream.write(bytes(50_000))
+    a.write(bytes(range(256)) * 1000)
+    b.write(bytes(50_000))
     a.stream.send_message(b"unordered")
     a.stream.set_keep_alive(1.0, 0.0)
     a.flush()
@@ -44,5 +44,5 @@ def converse(host: str, heard: Heard) -> None:
     a.stream.end()
     a.flush()
     simulation.run(lambda: b.ends == 1)
-    b.stream.destroy()
+    b.destroy()
     b.flush()
