@@ -32,7 +32,7 @@ LADDER: Final = sum(min(LEAST_TIMEOUT * 2**n, MOST_TIMEOUT) for n in range(MAX_T
 """Seconds without an acknowledgement before a peer may be given up."""
 
 LAST_LADDER: Final = sum(LEAST_TIMEOUT * 2**n for n in range(MAX_LAST_TIMEOUTS + 1))
-"""And where it has ended, and all but our END was acknowledged."""
+"""And where it has ended, and all of ours is out."""
 
 ALIVE: Final = Life.OPEN, Life.LINGERING
 """When a stream sends and answers."""
@@ -308,7 +308,7 @@ class Referee:
             return
         silence = now - (self._news_at if self._out else self._heard_at)
         if error is None:
-            is_last = has_all and self._acked == self._end_seq
+            is_last = has_all and self._end_seq is not None
             self._check(is_last and silence >= LAST_LADDER - _ROUNDING, "an end too good", now)
         else:
             is_waiting = self._out > 0 or self._asked > MAX_TIMEOUTS
