@@ -14,7 +14,7 @@ from typing import Final
 from protomux.udx.congestion import INITIAL_WINDOW, Bbr, Delivery
 from protomux.udx.mtu import PathMtu
 from protomux.udx.pacer import Pacer
-from protomux.udx.packet import HEADER_SIZE, Packet, Type, unwrap
+from protomux.udx.packet import HEADER_SIZE, Packet, Range, Type, unwrap
 from protomux.udx.reassembly import FARTHEST
 from protomux.udx.recovery import MAX_TIMEOUTS, MOST_TIMEOUT, Due, Recovery, SentPacket
 
@@ -55,6 +55,11 @@ class Sending:
         "_delivery",
         "_end_is_queued",
         "_end_seq",
+        "_has_heard",
+        "_heard_ack",
+        "_heard_known",
+        "_heard_sacks",
+        "_is_answered",
         "_offset",
         "_out_size",
         "_overhead",
@@ -86,6 +91,11 @@ class Sending:
         self.peer_window = _FIRST_WINDOW
         self._peer_knew = -1, 0  # its ack, and how many beyond that, when it last said so
         self._probe_window_at = inf
+        # what the peer has acknowledged since it was looked at
+        self._has_heard = False
+        self._heard_ack = 0
+        self._heard_known = -1, 0
+        self._heard_sacks: Sequence[Range] = ()
         self._asked = 0  # for the window, since the peer said anything
         self.set_path(4)
 
@@ -94,6 +104,7 @@ class Sending:
         self._overhead = IP_OVERHEAD[ip_version]
         self.mtu = PathMtu()
         self._path_seq = self.recovery.next_seq  # what was sent before says nothing of it
+        self._is_answered = False
         self._allowance: float = INITIAL_WINDOW  # packets to an address that has not answered
 
     @property
@@ -257,23 +268,40 @@ class Sending:
 
     # Acknowledgements
 
-    def on_ack(self, packet: Packet, now: float, *, validates: bool) -> bool:
-        """A packet came that acknowledges; True if any of ours.
+    def hear(self, packet: Packet, *, is_current: bool) -> None:
+        """A packet came, by the present path if `is_current`: keep what it acknowledges.
 
-        It `validates` the path if it came by it.
+        What came since the last `take_acks` is taken as one: whoever sends an acknowledgement for
+        each packet, as libudx does, says with the last one what it said with those before.
         """
         recovery = self.recovery
+        self._asked = 0
         ack = unwrap(packet.ack, recovery.acked)
         if ack > recovery.next_seq:
-            return False
-        self._take_window(packet, ack)
+            return
+        known = self._take_window(packet, ack)
         if recovery.is_empty:
+            return
+        self._has_heard = True
+        if is_current and (ack > recovery.acked or packet.sacks):
+            self._is_answered = True
+        self._heard_ack = max(self._heard_ack, ack)
+        if packet.sacks and known > self._heard_known:
+            self._heard_known, self._heard_sacks = known, packet.sacks
+
+    def take_acks(self, now: float) -> bool:
+        """Act upon what was heard; True if any packet was acknowledged by it."""
+        if not self._has_heard:
             return False
-        sacks = [(unwrap(start, ack), unwrap(end, ack)) for start, end in packet.sacks]
+        recovery = self.recovery
+        ack, near = self._heard_ack, self._heard_known[0]
+        sacks = [(unwrap(start, near), unwrap(end, near)) for start, end in self._heard_sacks]
+        is_answered = self._is_answered
+        self._forget_heard()
         packets, trip = recovery.on_ack(ack, sacks, now)
         lost: Sequence[SentPacket] = ()
         if packets:
-            if validates:
+            if is_answered:
                 self._allowance = inf
             self._take_off(packets)
             lost = recovery.find_lost(now)
@@ -292,10 +320,17 @@ class Sending:
         )
         return bool(packets)
 
-    def _take_window(self, packet: Packet, ack: int) -> None:
+    def _forget_heard(self) -> None:
+        self._has_heard = self._is_answered = False
+        self._heard_ack = 0
+        self._heard_known = -1, 0
+        self._heard_sacks = ()
+
+    def _take_window(self, packet: Packet, ack: int) -> tuple[int, int]:
         """Believe the packet that knows most of ours to have come: packets overtake each other.
 
-        Of two that know the same, the larger window: an honest one grows by reading alone.
+        Of two that know the same, the larger window: an honest one grows by reading alone. Returns
+        what it knows: its ack, and how many beyond that.
         """
         beyond = sum(end - start for start, end in packet.sacks) if packet.sacks else 0
         known = ack, beyond
@@ -303,6 +338,7 @@ class Sending:
             self._peer_knew, self.peer_window = known, packet.window
         elif known == self._peer_knew:
             self.peer_window = max(self.peer_window, packet.window)
+        return known
 
     def _take_off(self, packets: Sequence[SentPacket]) -> None:
         size, is_of_path = 0, False
@@ -354,7 +390,7 @@ class Sending:
         return True
 
     def heard(self) -> None:
-        """The peer said anything: it is there."""
+        """The peer said that it is there, and no more."""
         self._asked = 0
 
     @property

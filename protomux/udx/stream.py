@@ -275,9 +275,16 @@ class Stream:
     # Sending
 
     def flush(self, now: float) -> None:
-        """Send what may go now."""
+        """Act upon what came, and send what may go now."""
         if not self._is_alive:
             return
+        if self._sending.take_acks(now):
+            if self.life is Life.OPEN:
+                self._host.acknowledged()
+            else:
+                self._linger_on(now)
+        if self.life is Life.OPEN and self._incoming.has_ended and self.has_ended:
+            self._linger(now)
         self._send(self._sending.flush(now), now)
         if self._ack_is_due:
             self._ack_is_due = False
@@ -330,8 +337,8 @@ class Stream:
             return
         type = packet.type
         self._heard += HEADER_SIZE + len(packet.payload)
-        self._sending.heard()
         if type & _HEARTBEAT:
+            self._sending.heard()
             self._ack_is_due = True
             return
         incoming = self._incoming
@@ -354,13 +361,7 @@ class Stream:
                 self._host.eof_received()
         if type & _MESSAGE and life is Life.OPEN:
             self._host.message_received(bytes(packet.payload))
-        if self._sending.on_ack(packet, now, validates=is_current):
-            if life is Life.OPEN:
-                self._host.acknowledged()
-            else:
-                self._linger_on(now)
-        if incoming.has_ended and self._sending.has_ended and life is Life.OPEN:
-            self._linger(now)
+        self._sending.hear(packet, is_current=is_current)
 
     # Time
 
