@@ -55,15 +55,13 @@ async def until(condition: Callable[[], bool]) -> None:
 async def over(peer: Peer, *ends: End) -> None:
     """See them through their end in order, and Node through its own.
 
-    The original forgets a stream that is over: if its last acknowledgement is lost, nothing answers
-    us any more. So we only look at its side where packets are lost: by the path, or by the kernel
-    when a thousand streams answer at once.
+    The original forgets a stream that is over: if its last acknowledgement is lost, by the path or
+    by the kernel when a thousand streams answer at once, nothing answers us for some seconds.
     """
     for end in ends:
         end.transport.close()
-    if is_direct(peer) and len(ends) < 100:
-        for end in ends:
-            assert await end.closed() is None
+    for end in ends:
+        assert await end.closed() is None
     await peer.sync("closed")
 
 
