@@ -259,9 +259,14 @@ class Sending:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _watch_window(self, now: float) -> None:
-        """Ask the peer now and then whether it has room, where nothing is out that would tell."""
-        is_stuck = self.queued > 0 and not self._out_size and self.peer_window <= 0
-        if not is_stuck:
+        """Ask the peer now and then, where nothing is out that would make it tell more.
+
+        Whether it has room, or is at the address of which nothing has come: what was sent there may
+        all have been acknowledged from the one before.
+        """
+        has_no_room = self.queued > 0 and self.peer_window <= 0
+        is_stuck = has_no_room or (self._has_more and self._allowance < 1)
+        if not is_stuck or not self.recovery.is_empty:
             self._probe_window_at = inf
         elif self._probe_window_at == inf:
             self._probe_window_at = now + self.recovery.round_trip.timeout
@@ -381,10 +386,11 @@ class Sending:
         return due, ()
 
     def must_ask(self, now: float) -> bool:
-        """Tell whether the peer is to be asked now for its window."""
+        """Tell whether the peer is to be asked now; a stranger may get one packet more then."""
         if now < self._probe_window_at:
             return False
         self._asked += 1
+        self._allowance = max(self._allowance, 1)
         wait = self.recovery.round_trip.timeout * 2**self._asked
         self._probe_window_at = now + min(wait, MOST_TIMEOUT)
         return True
