@@ -21,6 +21,7 @@ from protomux.streams.server import (
     OnStream,
     Server,
     UdxListener,
+    connect_stream,
 )
 
 __all__ = [
@@ -85,7 +86,8 @@ async def open_udx_connection(
         port: the peer's.
         id: our number of the stream, 0 to 2^32 - 1.
         remote_id: the peer's number of it.
-        local: where to bind a socket, which closes after the stream; or the socket to use.
+        local: where to bind a socket, which closes half a minute after an orderly end of the
+            stream; or the socket to use, which is better for who comes again.
         is_initiator: exactly one side is.
         options: as for `open_connection`.
 
@@ -96,7 +98,7 @@ async def open_udx_connection(
     socket = await _bound(local)
     try:
         host, port = await _resolved(socket, host, port)
-        socket.create_stream(id, stream).connect(remote_id, host, port)
+        connect_stream(socket, id, stream, (remote_id, host, port))
     finally:
         if socket is not local:
             socket.close_when_idle()

@@ -21,7 +21,15 @@ from protomux.limits import Limits
 from protomux.streams.cipher import Decryptor
 from protomux.streams.secret import SecretStream, SecretStreamOptions
 
-__all__ = ["Accept", "AsyncioListener", "Listener", "OnStream", "Server", "UdxListener"]
+__all__ = [
+    "Accept",
+    "AsyncioListener",
+    "Listener",
+    "OnStream",
+    "Server",
+    "UdxListener",
+    "connect_stream",
+]
 
 _log = logging.getLogger("protomux")
 
@@ -233,7 +241,7 @@ class UdxListener:
         self._remote = remote
         self._is_owner = is_owner
         self._task: asyncio.Task[None] | None = None
-        self._doorstep: _Doorstep | None = None
+        self._transport: udx.UdxTransport | None = None
 
     @property
     def sockets(self) -> Iterable[sockets.socket]:
@@ -250,10 +258,9 @@ class UdxListener:
         self._task = asyncio.create_task(self._serve(transport))
 
     def _next(self) -> udx.UdxTransport:
-        self._doorstep = _Doorstep(self._accept)
-        transport = self._socket.create_stream(self._id, self._doorstep)
-        transport.connect(*self._remote)
-        return transport
+        doorstep = _Doorstep(self._accept)
+        self._transport = connect_stream(self._socket, self._id, doorstep, self._remote)
+        return self._transport
 
     async def _serve(self, transport: udx.UdxTransport) -> None:
         with suppress(StreamClosed):  # somebody else's socket, who has closed it
@@ -267,8 +274,9 @@ class UdxListener:
         if self._task is not None:
             self._task.cancel()
             self._task = None
-        if self._doorstep is not None:
-            self._doorstep.leave()
+        transport = self._transport
+        if transport is not None and isinstance(transport.get_protocol(), _Doorstep):
+            transport.abort()  # nobody has come
 
     def close(self) -> None:
         """Close the socket, if it is ours, after its last stream."""
@@ -295,7 +303,15 @@ class _Doorstep(asyncio.Protocol):
         stream.connection_made(transport)
         stream.data_received(data)
 
-    def leave(self) -> None:
-        """Nobody has come, and nobody will."""
-        if self._transport is not None:
-            self._transport.abort()
+
+def connect_stream(
+    socket: udx.Socket, id: int, protocol: asyncio.Protocol, remote: tuple[int, str, int]
+) -> udx.UdxTransport:
+    """Return stream `id` of `socket`, connected with `remote`; where that fails there is none."""
+    transport = socket.create_stream(id, protocol)
+    try:
+        transport.connect(*remote)
+    except BaseException:
+        transport.abort()
+        raise
+    return transport

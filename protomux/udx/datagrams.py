@@ -43,9 +43,11 @@ _segment_size: Final = Struct("H")
 _gro_size: Final = Struct("i")
 _ANCILLARY_SPACE: Final = 64
 
+_IP_MTU_DISCOVER: Final = (socket.IPPROTO_IP, 10)
 _MTU_DISCOVER: Final = {
-    socket.AF_INET: (socket.IPPROTO_IP, 10),  # IP_MTU_DISCOVER
-    socket.AF_INET6: (socket.IPPROTO_IPV6, 23),  # IPV6_MTU_DISCOVER
+    socket.AF_INET: [_IP_MTU_DISCOVER],
+    # And the other one: such a socket may carry IPv4 as well.
+    socket.AF_INET6: [(socket.IPPROTO_IPV6, 23), _IP_MTU_DISCOVER],
 }
 _PMTUDISC_DONT: Final = 0
 _PMTUDISC_PROBE: Final = 3
@@ -83,8 +85,7 @@ class Datagrams:
                 self._receives_segments = True
 
     def _discover(self, how: int) -> None:
-        option = _MTU_DISCOVER.get(self.socket.family)
-        if _LINUX and option is not None:
+        for option in _MTU_DISCOVER.get(self.socket.family, ()) if _LINUX else ():
             with suppress(OSError):
                 self.socket.setsockopt(*option, how)
 

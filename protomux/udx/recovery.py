@@ -335,7 +335,7 @@ class Recovery:
                     packets.append(packet)
             self.acked = ack
         said: dict[int, int] = {}
-        above = max(ack, self.acked)
+        above = max(ack, self.acked) + 1  # that one it cannot have: it expects it
         for start, end in ranges:
             if above <= start < end <= self.next_seq:
                 # Mostly one that was said before, and has become longer.

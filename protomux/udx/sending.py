@@ -273,6 +273,16 @@ class Sending:
 
     # Acknowledgements
 
+    def can_be(self, packet: Packet) -> bool:
+        """Tell whether the packet is of this stream, by what it acknowledges.
+
+        Not what was never sent, which is of another stream that had the same numbers; and nothing
+        that is long ago, so that a stranger has to guess: RFC 5961, section 5.2.
+        """
+        recovery = self.recovery
+        ack = unwrap(packet.ack, recovery.acked)
+        return recovery.acked - FARTHEST <= ack <= recovery.next_seq
+
     def hear(self, packet: Packet, *, is_current: bool) -> None:
         """A packet came, by the present path if `is_current`: keep what it acknowledges.
 
@@ -282,8 +292,6 @@ class Sending:
         recovery = self.recovery
         self._asked = 0
         ack = unwrap(packet.ack, recovery.acked)
-        if ack > recovery.next_seq:
-            return
         known = self._take_window(packet, ack)
         if recovery.is_empty:
             return

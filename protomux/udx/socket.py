@@ -128,7 +128,8 @@ class Socket:
 
         Args:
             id: 0 to 2^32 - 1, and of no other stream of this socket. Who does not know it can send
-                nothing to the stream: a random one keeps strangers out.
+                nothing to the stream: a random one keeps strangers out. One that has closed in
+                order gives way.
             protocol: gets what comes; may be set later, before `connect`. An `asyncio.Protocol`
                 that may have `message_received(data)` as well.
             window: bytes that the peer may send before they were taken.
@@ -140,7 +141,8 @@ class Socket:
             raise StreamClosed("expected a socket that is open")
         if not 0 <= id < 2**32:
             raise ValueError(f"expected an id from 0 to 2**32 - 1, got {id}")
-        if id in self._transports:
+        holder = self._transports.get(id)
+        if holder is not None and not holder.give_way():
             raise ValueError(f"expected an id that no stream of this socket has, got {id}")
         if not 0 < window < 2**32:
             raise ValueError(f"expected a window from 1 to 2**32 - 1 bytes, got {window}")
@@ -162,7 +164,8 @@ class Socket:
             transport.lose(self, StreamClosed("the socket was closed"))
         self._flush_touched()
         self._is_closed = True
-        self._transports.clear()
+        for transport in list(self._transports.values()):  # those that wait for a full buffer
+            transport.release()
         descriptor = self._datagrams.socket.fileno()
         self.loop.remove_reader(descriptor)
         self.loop.remove_writer(descriptor)
@@ -241,7 +244,7 @@ class Socket:
         """The stream is over, and its number free."""
         if self._transports.get(transport.id) is transport:
             del self._transports[transport.id]
-        if self._closes_when_idle and not self._transports:
+        if self._closes_when_idle and not self._transports and not self._is_closed:
             self.close()
 
     # The loop

@@ -198,6 +198,11 @@ class Stream:
         return max(self._window - self.unread - self._incoming.early_size, 0)
 
     @property
+    def is_replaceable(self) -> bool:
+        """The stream ended in order, and is here only to answer its peer once more."""
+        return self.life is Life.LINGERING and self.has_ended
+
+    @property
     def most_message(self) -> int:
         """Bytes of the largest message that may be sent now."""
         return self._sending.most_payload
@@ -333,7 +338,7 @@ class Stream:
     def receive(self, packet: Packet, now: float, *, is_current: bool = True) -> None:
         """A packet of the peer came; by the path on which we send to it, if `is_current`."""
         life = self.life
-        if life is Life.CLOSED or life is Life.CREATED:
+        if life is Life.CLOSED or life is Life.CREATED or not self._sending.can_be(packet):
             return
         type = packet.type
         self._heard += HEADER_SIZE + len(packet.payload)

@@ -303,6 +303,14 @@ class UdxTransport(asyncio.Transport):
 
     # What the socket does
 
+    def give_way(self) -> bool:
+        """Let another stream have the number, if this one is over and only lingers."""
+        is_over = self._is_lost and self._stream.is_replaceable
+        if is_over:
+            self._stream.destroy()
+            self.release()
+        return is_over
+
     def datagram_received(self, packet: Packet, address: Address, now: float) -> bool:
         """A packet with our number came from `address`; False if that is not the peer's."""
         if address[:2] not in self._addresses:
@@ -335,9 +343,10 @@ class UdxTransport(asyncio.Transport):
             self._timer_at = at
             self._timer = self._loop.call_later(max(at - now, 0.0), self._on_timer)
         elif self._stream.life is Life.CLOSED:
-            self._release()
+            self.release()
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        """Let the number go, and all that waits for time."""
         for timer in (self._timer, self._close_deadline):
             if timer is not None:
                 timer.cancel()
@@ -396,6 +405,7 @@ class UdxTransport(asyncio.Transport):
         assert self._protocol is not None
         self._is_made = True
         self._call(self._protocol.connection_made, self)
+        self._update_writing()
         self._deliver()
 
     def _deliver(self) -> None:
@@ -472,6 +482,8 @@ class UdxTransport(asyncio.Transport):
 
     def _update_writing(self) -> None:
         queued = self._stream.queued
+        if not self._is_made:
+            return
         if queued > self._high and not self._protocol_is_paused:
             self._protocol_is_paused = True
             if self._protocol is not None:
