@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -20,6 +21,7 @@ from protomux.streams import (
 from protomux.udx import Socket, UdxTransport, create_socket
 from protomux_wakeup import Announced, Wakeup, Writer
 from tests.protomux.udx.protocol import LIMIT, socket_pair
+from tests.ticking import ticks
 
 KEY_PAIR = KeyPair.generate(b"s" * 32)
 
@@ -167,7 +169,6 @@ async def test_the_peer_may_come_again() -> None:
         for _ in range(3):
             one, other = await ends.both()
             await finish(one, other)
-            await release(one)
 
 
 async def test_the_peer_may_come_again_after_it_was_cut_off() -> None:
@@ -237,6 +238,35 @@ async def test_wrong_numbers_and_addresses(wrong: str) -> None:
             await start_udx_server(
                 lambda stream: None, host, port, id=id, remote_id=remote_id, local=here
             )
+        await ticks()
+        if wrong != "taken":
+            here.create_stream(1)  # nothing of it was kept
+        sockets_before = len(os.listdir("/proc/self/fd"))
+        for _ in range(3):
+            with pytest.raises(error):
+                await open_udx_connection(
+                    host, port if wrong != "taken" else 0, id=id, remote_id=remote_id
+                )
+        await ticks()
+        assert len(os.listdir("/proc/self/fd")) <= sockets_before
+
+
+async def test_a_server_that_closes_in_the_tick_of_its_start_lets_go() -> None:
+    async with socket_pair() as (here, there):
+        host, port = there.address
+        async with await start_udx_server(
+            lambda stream: None, host, port, id=1, remote_id=2, local=here
+        ):
+            pass
+        while here._transports:  # noqa: ASYNC110 - told by nothing else
+            await asyncio.sleep(0)
+        server = await start_udx_server(lambda stream: None, host, port, id=1, remote_id=2)
+        (bound,) = server.sockets
+        server.close()
+        async with asyncio.timeout(LIMIT):
+            await server.wait_closed()
+            while bound.fileno() != -1:  # noqa: ASYNC110
+                await asyncio.sleep(0)
 
 
 async def test_a_server_on_a_socket_that_closes_ends_with_it() -> None:

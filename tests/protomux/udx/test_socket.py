@@ -7,6 +7,7 @@ import errno
 import gc
 import os
 import socket as sockets
+import sys
 from pathlib import Path
 from random import Random
 
@@ -206,6 +207,18 @@ async def test_a_tap_that_fails_is_taken_off(caplog: pytest.LogCaptureFixture) -
         await ends.at_right.has(size=4)
         assert [socket.tap for socket in ends.sockets] == [None, None]
     assert caplog.text.count("taken off") == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+@pytest.mark.parametrize("host", ["0.0.0.0", pytest.param("::", marks=needs_ipv6)])
+async def test_packets_never_go_in_fragments_but_where_they_have_to(host: str) -> None:
+    options = [(sockets.IPPROTO_IP, 10), (sockets.IPPROTO_IPV6, 23)][: 1 + (host == "::")]
+    async with await create_socket(host) as socket:
+        bound = socket.get_extra_info("socket")
+        assert [bound.getsockopt(*option) for option in options] == [3] * len(options)
+        with socket._datagrams.fragmenting():
+            assert [bound.getsockopt(*option) for option in options] == [0] * len(options)
+        assert [bound.getsockopt(*option) for option in options] == [3] * len(options)
 
 
 async def test_an_address_that_is_taken() -> None:

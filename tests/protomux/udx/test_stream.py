@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from protomux import StreamClosed
 from protomux.udx.congestion import INITIAL_WINDOW, Phase
-from protomux.udx.packet import Type
+from protomux.udx.packet import Packet, Type
 from protomux.udx.recovery import (
     MAX_TIMEOUTS,
     MOST_TIMEOUT,
@@ -243,3 +243,34 @@ def test_ranges_that_overlap_are_not_gone_through_again_and_again() -> None:
         recovery.sent([SentPacket(seq, Type.DATA, b"", 20)], 0.0)
     acked = recovery.on_ack(0, [(1, 50), (2, 99), (60, 70), (65, 80)], 0.1)
     assert [each.seq for each in acked.packets] == [*range(1, 50), *range(60, 70)]
+
+
+def test_a_range_that_begins_with_what_the_peer_expects_says_nothing() -> None:
+    simulation = Simulation(1)
+    a = simulation.a
+    a.stream.write(bytes(5000))
+    a.stream.end()
+    a.flush()
+    a.stream.receive(Packet(Type.SACK, 1, WINDOW, 0, 0, [(0, 5)]), 0.1)
+    a.flush()
+    assert a.stream.waiting == 5000
+    assert a.stream.deadline < inf
+
+
+@pytest.mark.parametrize(
+    "type",
+    [Type.DATA, Type.END, Type.MESSAGE, Type.DESTROY, Type.HEARTBEAT, Type(0)],
+    ids=lambda type: type.name or "ACK",
+)
+@pytest.mark.parametrize("ack", [1, 1000, 2**31, 2**32 - 70_000])
+def test_a_packet_that_acknowledges_what_was_never_sent_is_of_another_stream(
+    type: Type, ack: int
+) -> None:
+    simulation = Simulation(1)
+    b = simulation.b
+    b.stream.receive(Packet(type, 2, WINDOW, 0, ack, (), b"of another"), 0.0)
+    b.flush()
+    assert b.sent == 0
+    assert not b.received
+    assert not b.messages
+    assert b.closings == []

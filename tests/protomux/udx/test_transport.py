@@ -289,6 +289,33 @@ async def test_limits_of_what_waits_to_be_written() -> None:
         await ends.at_right.has(size=4001)
 
 
+async def test_what_is_written_before_the_connection_pauses_after_it() -> None:
+    async with socket_pair() as (left, right):
+        log = Log()
+        stream = left.create_stream(1, log)
+        stream.write(bytes(300_000))
+        assert log.calls == []
+        stream.connect(2, *right.address)
+        await log.has("paused")
+        assert log.calls == ["made", "paused"]
+
+
+async def test_a_stream_that_closed_in_order_lets_another_have_its_number() -> None:
+    async with stream_pair() as ends:
+        for end in (ends.left, ends.right):
+            end.close()
+        await ends.at_left.has("lost")
+        await ends.at_right.has("lost")
+        socket = ends.sockets[0]
+        log = Log()
+        await until(lambda: ends.left.get_extra_info("udx").is_replaceable)
+        socket.create_stream(0, log)
+        with pytest.raises(ValueError, match="no stream of this socket has"):
+            socket.create_stream(0)
+        async with asyncio.timeout(LIMIT):
+            await ends.left.wait_released()
+
+
 async def test_wrong_ways_to_connect() -> None:
     async with socket_pair() as (socket, _):
         stream = socket.create_stream(1)
