@@ -263,7 +263,8 @@ class UdxListener:
         return self._transport
 
     async def _serve(self, transport: udx.UdxTransport) -> None:
-        with suppress(StreamClosed):  # somebody else's socket, who has closed it
+        # Of somebody else's socket, who has closed it, or taken the number.
+        with suppress(StreamClosed, ValueError):
             while True:
                 await transport.wait_released()
                 transport = self._next()

@@ -22,9 +22,9 @@ from protomux.errors import StreamClosed
 from protomux.udx.datagrams import Address, Datagrams
 from protomux.udx.packet import decode_packet
 from protomux.udx.stream import WINDOW
-from protomux.udx.transport import UdxTransport
+from protomux.udx.transport import UdxTransport, as_bytes
 
-__all__ = ["OnDatagram", "Socket", "Tap", "create_socket"]
+__all__ = ["LEAST_WINDOW", "OnDatagram", "Socket", "Tap", "create_socket"]
 
 _log = logging.getLogger("protomux")
 
@@ -34,8 +34,12 @@ OnDatagram: TypeAlias = Callable[[bytes, Address], object]
 Tap: TypeAlias = Callable[[Address, Address, bytes], object]
 """tap(source, destination, datagram): a packet of a stream goes out, or has come."""
 
-_MOST_READS: Final = 64
-"""Reads in one wakeup, of up to 64 datagrams each: then others get their turn."""
+LEAST_WINDOW: Final = 16 * 1024
+"""Bytes of the least receive window: the peer's first packets come before it was told of it, and
+cannot be cut into others afterwards."""
+
+_MOST_SECONDS: Final = 0.005
+"""Of reading in one wakeup: then others get their turn."""
 
 
 async def create_socket(
@@ -132,7 +136,7 @@ class Socket:
                 order gives way.
             protocol: gets what comes; may be set later, before `connect`. An `asyncio.Protocol`
                 that may have `message_received(data)` as well.
-            window: bytes that the peer may send before they were taken.
+            window: bytes that the peer may send before they were taken, `LEAST_WINDOW` or more.
 
         Raises ValueError for an id or window that is none, or an id that is taken; StreamClosed if
         the socket has closed.
@@ -142,18 +146,20 @@ class Socket:
         if not 0 <= id < 2**32:
             raise ValueError(f"expected an id from 0 to 2**32 - 1, got {id}")
         holder = self._transports.get(id)
-        if holder is not None and not holder.give_way():
+        if holder is not None and not holder.is_replaceable:
             raise ValueError(f"expected an id that no stream of this socket has, got {id}")
-        if not 0 < window < 2**32:
-            raise ValueError(f"expected a window from 1 to 2**32 - 1 bytes, got {window}")
+        if not LEAST_WINDOW <= window < 2**32:
+            raise ValueError(f"expected a window from {LEAST_WINDOW} to 2**32 - 1, got {window}")
         transport = UdxTransport(self, id, protocol, window)
         self._transports[id] = transport
+        if holder is not None:
+            holder.give_way()
         return transport
 
     def send(self, data: BytesLike, address: Address) -> None:
         """Send a datagram that is no packet of a stream to `address`, (host, port)."""
         if not self._is_closed:
-            self._datagrams.send(self.resolve(*address[:2]), [bytes(data)])
+            self._datagrams.send(self.resolve(*address[:2]), [as_bytes(data)])
             self._watch_writable()
 
     def close(self) -> None:
@@ -165,7 +171,7 @@ class Socket:
         self._flush_touched()
         self._is_closed = True
         for transport in list(self._transports.values()):  # those that wait for a full buffer
-            transport.release()
+            transport.leave(self)
         descriptor = self._datagrams.socket.fileno()
         self.loop.remove_reader(descriptor)
         self.loop.remove_writer(descriptor)
@@ -253,11 +259,10 @@ class Socket:
         now = monotonic()
         datagrams = self._datagrams
         try:
-            for _ in range(_MOST_READS):
-                received = datagrams.receive()
-                if received is None:
-                    break
+            while (received := datagrams.receive()) is not None:
                 self._take(*received, now)
+                if monotonic() - now > _MOST_SECONDS:
+                    break
         except OSError as error:  # of the interface, or the memory: what was lost comes again
             _log.debug("reading from %r failed: %s", self, error)
         self._flush_touched()
@@ -307,10 +312,15 @@ class Socket:
 
     def _watch_writable(self) -> None:
         if self._datagrams.is_blocked:
-            self.loop.add_writer(self._datagrams.socket.fileno(), self._drain)
+            # What came would only wait for the answers to go out.
+            descriptor = self._datagrams.socket.fileno()
+            self.loop.remove_reader(descriptor)
+            self.loop.add_writer(descriptor, self._drain)
 
     def _drain(self) -> None:
         self._datagrams.drain()
         if not self._datagrams.is_blocked:
-            self.loop.remove_writer(self._datagrams.socket.fileno())
+            descriptor = self._datagrams.socket.fileno()
+            self.loop.remove_writer(descriptor)
+            self.loop.add_reader(descriptor, self._read)
             self._flush_touched()

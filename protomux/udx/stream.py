@@ -338,9 +338,12 @@ class Stream:
     def receive(self, packet: Packet, now: float, *, is_current: bool = True) -> None:
         """A packet of the peer came; by the path on which we send to it, if `is_current`."""
         life = self.life
+        type = packet.type
+        if life is Life.LINGERING and self._is_first_of_another(packet):
+            self._enter(Life.CLOSED)
+            return
         if life is Life.CLOSED or life is Life.CREATED or not self._sending.can_be(packet):
             return
-        type = packet.type
         self._heard += HEADER_SIZE + len(packet.payload)
         if type & _HEARTBEAT:
             self._sending.heard()
@@ -355,9 +358,6 @@ class Stream:
         if type & (_DATA | _END):
             self._ack_is_due = True
             if life is Life.LINGERING:
-                if packet.seq == packet.ack == 0 and self.recovery.acked:
-                    self._enter(Life.CLOSED)
-                    return
                 self._linger_on(now)
             had_ended = incoming.has_ended
             room = self._window - self.unread - incoming.early_size
@@ -367,6 +367,10 @@ class Stream:
         if type & _MESSAGE and life is Life.OPEN:
             self._host.message_received(bytes(packet.payload))
         self._sending.hear(packet, is_current=is_current)
+
+    def _is_first_of_another(self, packet: Packet) -> bool:
+        is_first = packet.type & (_DATA | _END) and packet.seq == packet.ack == 0
+        return bool(is_first) and self.recovery.acked > 0
 
     # Time
 

@@ -25,13 +25,13 @@ from protomux.udx.datagrams import Address
 from protomux.udx.packet import Packet
 from protomux.udx.stream import Life, Stream
 
-__all__ = ["CLOSE_TIME", "Carrier", "UdxTransport"]
+__all__ = ["CLOSE_TIME", "Carrier", "UdxTransport", "as_bytes"]
 
 _log = logging.getLogger("protomux")
 
 CLOSE_TIME: Final = 30.0
-"""Seconds after `close` for which the peer may go on sending, which nobody takes, before the stream
-is destroyed."""
+"""Seconds for which the peer may go on sending, which nobody takes, when it has acknowledged all
+of a stream that was closed; then it is destroyed."""
 
 _HIGH_WATER: Final = 256 * 1024
 """Bytes that wait to be sent before the protocol is paused; as in libudx."""
@@ -101,6 +101,7 @@ class UdxTransport(asyncio.Transport):
         self._is_made = False  # connection_made was called
         self._is_paused = False
         self._eof_is_due = False
+        self._late_error: Exception | None = None  # of the end, when all that came was taken
         # writing
         self._outgoing: list[bytes] = []
         self._high = _HIGH_WATER
@@ -184,7 +185,7 @@ class UdxTransport(asyncio.Transport):
         It arrives as the peer's `protocol.message_received(data)`. Raises LimitExceeded beyond
         `max_message_size`. What is sent before `connect`, or after the end, is dropped.
         """
-        self._stream.send_message(bytes(data))
+        self._stream.send_message(as_bytes(data))
         self._carrier.touch(self)
 
     # asyncio.Transport
@@ -231,7 +232,7 @@ class UdxTransport(asyncio.Transport):
             return
         if self._stream.is_ending:
             raise RuntimeError("cannot write after write_eof")
-        self._stream.write(bytes(data))
+        self._stream.write(as_bytes(data))
         self._carrier.touch(self)
         if self._stream.queued > self._high:
             self._update_writing()
@@ -303,13 +304,15 @@ class UdxTransport(asyncio.Transport):
 
     # What the socket does
 
-    def give_way(self) -> bool:
-        """Let another stream have the number, if this one is over and only lingers."""
-        is_over = self._is_lost and self._stream.is_replaceable
-        if is_over:
-            self._stream.destroy()
-            self.release()
-        return is_over
+    @property
+    def is_replaceable(self) -> bool:
+        """The stream is over, and only lingers."""
+        return self._is_lost and self._stream.is_replaceable
+
+    def give_way(self) -> None:
+        """Another stream has the number now."""
+        self._stream.destroy()
+        self.release()
 
     def datagram_received(self, packet: Packet, address: Address, now: float) -> bool:
         """A packet with our number came from `address`; False if that is not the peer's."""
@@ -344,6 +347,14 @@ class UdxTransport(asyncio.Transport):
             self._timer = self._loop.call_later(max(at - now, 0.0), self._on_timer)
         elif self._stream.life is Life.CLOSED:
             self.release()
+
+    def leave(self, carrier: Carrier) -> None:
+        """A socket has closed: let go of it, and of all if it was the one we send by."""
+        if carrier is self._carrier:
+            self.release()
+        else:
+            carrier.forget(self)
+            self._carriers.remove(carrier)
 
     def release(self) -> None:
         """Let the number go, and all that waits for time."""
@@ -395,8 +406,13 @@ class UdxTransport(asyncio.Transport):
         self._check_end()
 
     def closed(self, error: Exception | None) -> None:
-        """The stream is over; in order if there is no error."""
-        if error is not None or self._is_closing:
+        """The stream is over; in order if there is no error.
+
+        What was acknowledged to a peer that has ended is given to the protocol all the same.
+        """
+        if error is not None and self._eof_is_due and not self._is_closing:
+            self._late_error = error
+        elif error is not None or self._is_closing:
             self._lose(error)
 
     # What the protocol is told
@@ -435,7 +451,10 @@ class UdxTransport(asyncio.Transport):
             self._give(data)
         if self._eof_is_due and not self._held and self._may_give:
             self._eof_is_due = False
-            if not self._call(cast(asyncio.Protocol, protocol).eof_received):
+            stays_open = self._call(cast(asyncio.Protocol, protocol).eof_received)
+            if self._late_error is not None:
+                self._lose(self._late_error)
+            elif not stays_open:
                 self.close()
 
     @property
@@ -539,6 +558,11 @@ class UdxTransport(asyncio.Transport):
     def _tell_lost(self) -> None:
         assert self._protocol is not None
         self._call(self._protocol.connection_lost, self._error)
+
+
+def as_bytes(data: BytesLike) -> bytes:
+    """Return `data` as it is now. Raises TypeError for what holds no bytes."""
+    return data if isinstance(data, bytes) else bytes(memoryview(data))
 
 
 def _address(carrier: Carrier, remote_id: int, host: str, port: int) -> Address:

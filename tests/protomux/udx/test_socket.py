@@ -140,8 +140,8 @@ async def test_numbers_that_are_none_or_taken() -> None:
         for wrong in (-1, 2**32):
             with pytest.raises(ValueError, match=f"id from 0 to .*, got {wrong}"):
                 socket.create_stream(wrong)
-        for wrong in (0, 2**32):
-            with pytest.raises(ValueError, match=f"window from 1 to .*, got {wrong}"):
+        for wrong in (0, 16_383, 2**32):
+            with pytest.raises(ValueError, match=f"window from 16384 to .*, got {wrong}"):
                 socket.create_stream(5, window=wrong)
         socket.create_stream(5)
         with pytest.raises(ValueError, match="no stream of this socket has, got 5"):
