@@ -254,7 +254,7 @@ async def test_nothing_is_early() -> None:
 
 
 async def test_lanes_share_the_rate_and_the_queue() -> None:
-    path = Relayed(delay=0, rate=10_000, queue=900)
+    path = Relayed(delay=0, rate=500, queue=900)  # two seconds for the first
     async with (
         joined(path, lanes=2) as (relay, a, b),
         Endpoint.opened() as c,
