@@ -228,6 +228,7 @@ class Referee:
             said = len(early) if self._has_answered else len(packet.sacks)
             self._check(list(packet.sacks) == early[:said], "ranges that are not true", now)
         if packet.type & Type.HEARTBEAT:
+            self._wakes += 1  # as a timeout, it may be followed by one packet to a stranger
             self._stirred_at = now
             self._asked += 1
             # One of them may be a sign of life: the timer for the next may be that of one before.

@@ -36,8 +36,8 @@ class Action:
         at: seconds after the begin.
         side: 0 or 1.
         what: "write", "message" or "read" so many bytes; "end", "pause", "resume", "destroy"; "keep
-            alive" every so many seconds; "move": the other side is reached by `paths` from now on,
-            by this version of IP.
+            alive" every so many seconds; "move": the other side is somewhere else, and `paths` lead
+            there and back, by this version of IP; "reroute": it is reached by the first of them.
         amount: see `what`.
     """
 
@@ -124,10 +124,8 @@ def draw(random: Random) -> Schedule:
     if random.random() < 0.2:
         for _ in range(random.choice((1, 1, 2, 3))):
             to = _draw_path(random), _draw_path(random)
-            what = Action(
-                _draw_time(random), random.randrange(2), "move", random.choice((4, 6)), to
-            )
-            actions.append(what)
+            what, ip = random.choice(("move", "move", "reroute")), random.choice((4, 6))
+            actions.append(Action(_draw_time(random), random.randrange(2), what, ip, to))
     if random.random() < 0.1:
         actions.append(Action(_draw_time(random), random.randrange(2), "destroy"))
     actions.sort(key=lambda action: action.at)
@@ -240,6 +238,9 @@ class _Actor:
             case "move":
                 assert action.paths is not None
                 side.move(*action.paths, ip_version=action.amount)
+            case "reroute":
+                assert action.paths is not None
+                side.reroute(action.paths[0], action.amount)
             case _:
                 raise ValueError(f"expected something to do, got {action.what!r}")
         side.flush()

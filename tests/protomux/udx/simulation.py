@@ -42,6 +42,7 @@ class Side:
         referee: sees all that happens here, and that it is by the rules; None where the peer is
             not honest.
         home: counts the addresses that it had.
+        believed: the peer's, as far as this side knows.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Side:
         self.stream = Stream(id, self, simulation.now, window=windows[0])
         self.referee: Referee | None = Referee(self.stream, windows, simulation.now)
         self.peer: Side
-        self.home = 0
+        self.home = self.believed = 0
         self.written = bytearray()
         self.received = bytearray()
         self.messages: list[bytes] = []
@@ -124,15 +125,21 @@ class Side:
             return
         now = simulation.now
         if self.referee:
-            self.referee.gets(packet, told, home == self.peer.home, now)
-        self.stream.receive(packet, now, is_current=home == self.peer.home)
+            self.referee.gets(packet, told, home == self.believed, now)
+        self.stream.receive(packet, now, is_current=home == self.believed)
         self.flush()
 
     def move(self, path: Path, back: Path, ip_version: int = 4) -> None:
         """The peer is somewhere else from now on, and this side is told so."""
+        self.peer.path = back
+        self.peer.home = self.believed + 1
+        self.reroute(path, ip_version)
+
+    def reroute(self, path: Path, ip_version: int = 4) -> None:
+        """This side sends to another address of the peer, which goes on sending as it did."""
         now = self.simulation.now
-        self.path, self.peer.path = path, back
-        self.peer.home += 1
+        self.path = path
+        self.believed += 1
         self._overhead = IP_OVERHEAD[ip_version]
         self.stream.change_remote(self.peer.stream.id, now, ip_version=ip_version)
         if self.referee:
