@@ -6,9 +6,10 @@ handed in as `now`. Rules, and where they come from:
 - The round trip and the retransmission timeout: RFC 6298, with the least timeout of 1 s that it
   recommends, and 30 s as the greatest.
 - A packet is lost when one that was sent a reordering window after it has arrived: RACK, RFC 8985
-  section 6. There are no DSACKs in UDX, so the window does not grow with them: it is a quarter of
-  the least round trip once there was reordering, and none in recovery, or after three selective
-  acknowledgements, while there was none.
+  section 6. The window is a quarter of the least round trip once there was reordering, and none in
+  recovery, or after three selective acknowledgements, while there was none. There are no DSACKs in
+  UDX; what makes it wider is an answer that comes earlier after a retransmission than any round
+  trip takes, so was one to the packet that was sent first.
 - When nothing comes back for two round trips, the last packet is sent once more, or a new one, so
   that its acknowledgement shows what is missing: TLP, RFC 8985 section 7.
 - When that does not help either, the timeout makes everything lost that was sent a round trip ago,
@@ -52,6 +53,9 @@ _LEAST_WINDOW: Final = 300.0
 
 _OUTLIER: Final = 5.0
 """Seconds above which a round trip may be the sleep of a machine, and is not believed at once."""
+
+_STEPS_KEPT: Final = 16
+"""Recoveries for which a wider reordering window is kept: RFC 8985, section 6.2."""
 
 _ACK_DELAY: Final = 0.002
 """Seconds that the peer may wait with an acknowledgement, where one packet alone is out."""
@@ -153,11 +157,15 @@ class SentPacket:
         sent_at: when it was sent last.
         is_retransmitted: it was sent more than once.
         is_lost: it waits to be sent again.
+        was_lost: it was taken for lost at some time.
         is_probe: it was made longer to see whether such a one arrives.
+        tried: the bytes that it had when it was; 0 if it never was.
+        is_early: the answer to it was one to the packet that was sent first.
         mark: what `congestion` had measured when it was sent last.
     """
 
     __slots__ = (
+        "is_early",
         "is_lost",
         "is_probe",
         "is_retransmitted",
@@ -166,7 +174,9 @@ class SentPacket:
         "sent_at",
         "seq",
         "size",
+        "tried",
         "type",
+        "was_lost",
     )
 
     def __init__(
@@ -177,9 +187,11 @@ class SentPacket:
         self.payload: Final = payload
         self.size = size
         self.is_probe = is_probe
+        self.tried = size if is_probe else 0
+        self.is_early = False
         self.sent_at = 0.0
         self.is_retransmitted = False
-        self.is_lost = False
+        self.is_lost = self.was_lost = False
         self.mark = _NO_MARK
 
     def __repr__(self) -> str:
@@ -226,8 +238,10 @@ class Recovery:
         "_rack_trip",
         "_recovered_at",
         "_reorder_at",
+        "_reorder_steps",
         "_sacked",
         "_said",
+        "_steps_left",
         "_timeout_at",
         "acked",
         "in_flight",
@@ -257,6 +271,8 @@ class Recovery:
         self._rack_trip = 0.0
         self._fack = 0  # beyond the highest that has arrived
         self._is_reordered = False
+        self._reorder_steps = 1
+        self._steps_left = 0
         # TLP
         self._probe_end: int | None = None
         self._probe_is_old = False  # it was a retransmission
@@ -370,6 +386,8 @@ class Recovery:
         sample: float | None = None
         latest: SentPacket | None = None
         fresh: SentPacket | None = None
+        least = self.round_trip.least
+        is_spurious = False
         for packet in packets:
             seq = packet.seq
             if packet.is_lost:
@@ -377,6 +395,10 @@ class Recovery:
             else:
                 del self.in_flight[seq]
                 self.in_flight_size -= packet.size
+            if packet.was_lost:
+                is_early = least is not None and now - packet.sent_at < least
+                packet.is_early = is_early or not packet.is_retransmitted
+                is_spurious = is_spurious or packet.is_early
             if not packet.is_retransmitted:
                 if fresh is None or _is_after(packet, fresh):
                     fresh = packet
@@ -385,6 +407,10 @@ class Recovery:
             self._fack = max(self._fack, seq + 1)
             if latest is None or _is_after(packet, latest):
                 latest = packet
+        if is_spurious:
+            self._is_reordered = True
+            self._reorder_steps += 1
+            self._steps_left = _STEPS_KEPT
         if fresh is not None:
             sample = now - fresh.sent_at
             self.round_trip.add(sample, now)
@@ -415,7 +441,8 @@ class Recovery:
     def _reorder_window(self) -> float:
         if not self._is_reordered and (self.state is not State.OPEN or self._sacked >= 3):
             return 0.0
-        return min((self.round_trip.least or 0.0) / 4, self.round_trip.smoothed or 0.0)
+        wide = self._reorder_steps * (self.round_trip.least or 0.0) / 4
+        return min(wide, self.round_trip.smoothed or 0.0)
 
     def find_lost(self, now: float) -> list[SentPacket]:
         """Return what counts as lost now, and is in `lost` from now on."""
@@ -440,7 +467,7 @@ class Recovery:
 
     def _lose(self, packets: Iterable[SentPacket]) -> None:
         for packet in packets:
-            packet.is_lost = True
+            packet.is_lost = packet.was_lost = True
             del self.in_flight[packet.seq]
             self.in_flight_size -= packet.size
             self.lost[packet.seq] = packet
@@ -448,6 +475,10 @@ class Recovery:
     def _enter(self, state: State) -> None:
         if state not in _NEXT[self.state]:
             raise AssertionError(f"no way from {self.state} to {state}")
+        if self.state is State.RECOVERY and state is State.OPEN and self._steps_left:
+            self._steps_left -= 1
+            if not self._steps_left:
+                self._reorder_steps = 1
         self.state = state
         if state is not State.OPEN:
             self._recovered_at = self.next_seq

@@ -359,8 +359,8 @@ class Sending:
             size += len(packet.payload)
             if packet.seq >= self._path_seq:
                 is_of_path = True
-                if packet.is_probe:
-                    self.mtu.arrived(packet.size + self._overhead)
+                if packet.is_probe or (packet.tried and packet.is_early):
+                    self.mtu.arrived(packet.tried + self._overhead)
         self._out_size -= size
         if is_of_path:
             self.mtu.confirm()
