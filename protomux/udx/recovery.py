@@ -496,7 +496,6 @@ class Recovery:
         if self._probe_at <= now:
             self._probe_at = inf
             if self._probe_end is None and self._probe_is_allowed:
-                self._timeout_at = now + self._timeout
                 return Due.PROBE
         if self._timeout_at <= now:
             return self._time_out(now)
@@ -507,8 +506,9 @@ class Recovery:
         """The packet with the highest number, for a probe; None if it has arrived, or is lost."""
         return self.in_flight.get(self.next_seq - 1)
 
-    def probed(self, packet: SentPacket) -> None:
-        """`packet` was sent as a probe."""
+    def probed(self, packet: SentPacket, now: float) -> None:
+        """`packet` was sent as a probe: the timeout waits for its answer."""
+        self._timeout_at = now + self._timeout
         self._probe_end = packet.seq + 1
         self._probe_is_old = packet.is_retransmitted
         self._probe_is_allowed = False

@@ -426,7 +426,7 @@ class Sending:
             packets.append(last)
         if packets:
             self._sent(packets, now)
-            self.recovery.probed(packets[0])
+            self.recovery.probed(packets[0], now)
         return packets
 
     def forget(self) -> None:

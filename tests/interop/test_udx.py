@@ -267,6 +267,15 @@ async def test_the_mtu(peer: Peer) -> None:
     assert await peer.sync("mtu", mtu) == mtu
 
 
+@interop(ways=NO_ROLES, path=["bad"])
+async def test_our_mtu_over_a_bad_path(peer: Peer) -> None:
+    size = agree(peer, direct=0, bad=6_000_000)
+    _, (end,) = await meet(peer)
+    sent = await end.pour(size)
+    await peer.sync("sent", sent)
+    assert end.core.mtu.size == 1500
+
+
 @interop(ways=NO_ROLES, who=["python", "node"])
 async def test_keep_alive(peer: Peer) -> None:
     link, (end,) = await meet(peer)

@@ -205,6 +205,13 @@ export async function the_mtu (t) {
   assert.equal(await t.sync('mtu', end.stream.mtu), end.stream.mtu)
 }
 
+export async function our_mtu_over_a_bad_path (t) {
+  const size = await t.hear('size')
+  const { ends: [end] } = await meet(t)
+  await end.received(size)
+  assert.equal(await t.sync('sent', null), end.digest)
+}
+
 export async function keep_alive (t) {
   const { ends: [end] } = await meet(t)
   const { stream } = end

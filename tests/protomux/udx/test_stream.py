@@ -88,6 +88,14 @@ def test_the_mtu_is_raised_as_far_as_the_path_goes() -> None:
         assert simulation.a.stream.mtu.size == found
 
 
+def test_the_mtu_is_raised_over_a_path_that_loses_and_reorders() -> None:
+    simulation = Simulation(1, BAD)
+    exchange(simulation, bytes(4_000_000), b"")
+    assert simulation.a.stream.mtu.size == 1500
+    # Nearly all that was sent twice was lost, not overtaken.
+    assert simulation.a.sent < 1.15 * simulation.a.stream.recovery.next_seq
+
+
 def test_a_reader_that_waits_stops_the_writer_and_lets_it_go_on() -> None:
     simulation = Simulation(1)
     a, b = simulation.a, simulation.b
