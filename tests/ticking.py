@@ -13,7 +13,7 @@ async def ticks(count: int = 10) -> None:
 
 
 async def until(happened: Callable[[], object]) -> None:
-    """Look in every loop tick whether it has `happened`, for five seconds at most."""
-    async with asyncio.timeout(5):
+    """Look in every loop tick whether it has `happened`, for twenty seconds at most."""
+    async with asyncio.timeout(20):
         while not happened():  # noqa: ASYNC110 - there is no event to wait for, this is the point
             await asyncio.sleep(0)

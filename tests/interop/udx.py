@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from hashlib import sha256, shake_256
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, cast
 
@@ -35,6 +36,10 @@ PATHS: Final = ("direct", "bad")
 BAD: Final = Relayed(delay=0.03, jitter=0.04, loss=0.05, duplication=0.05, reordering=0.05)
 """Each way. Two datagrams may arrive in either order when less than the jitter is between them;
 besides, some are not delayed at all."""
+
+JITTERY: Final = replace(BAD, reordering=0.0)
+"""Without those: a path that has carried something in no time is taken to be short, and little is
+sent at once."""
 
 _CHUNK: Final = 65536
 
@@ -145,6 +150,8 @@ class Udx:
         self._path: Relayed | None = None
         if peer.options.get("path") == "bad":
             self._path = BAD
+        elif peer.options.get("path") == "jittery":
+            self._path = JITTERY
         elif "largest" in peer.options:
             self._path = Relayed(delay=0.002, largest=peer.options["largest"])
         self._relays: list[Relay] = []

@@ -205,7 +205,7 @@ export async function the_mtu (t) {
   assert.equal(await t.sync('mtu', end.stream.mtu), end.stream.mtu)
 }
 
-export async function our_mtu_over_a_bad_path (t) {
+export async function our_mtu_over_a_path_that_loses_and_reorders (t) {
   const size = await t.hear('size')
   const { ends: [end] } = await meet(t)
   await end.received(size)
