@@ -269,7 +269,7 @@ async def test_the_mtu(peer: Peer) -> None:
 
 @interop(ways=NO_ROLES, path=["jittery"])
 async def test_our_mtu_over_a_path_that_loses_and_reorders(peer: Peer) -> None:
-    size = agree(peer, direct=0, bad=4_000_000)
+    size = agree(peer, direct=0, bad=10_000_000)
     _, (end,) = await meet(peer)
     sent = await end.pour(size)
     await peer.sync("sent", sent)
