@@ -11,30 +11,23 @@ BUILT_FROM := pyproject.toml setup.py protomux/_speedups.pyx
 TWIN_TESTS := tests/protomux tests/protomux_wakeup tests/test_golden.py fuzz/test_encoding.py \
 	fuzz/test_mux_machine.py --ignore=tests/protomux/dissect --ignore=tests/protomux/udx \
 	--ignore=tests/protomux_wakeup/cli
+PYTEST := $(BIN)/pytest --numprocesses 2 --dist loadfile --cov --cov-branch
 NODE_MODULES := tests/interop/node_modules/.package-lock.json
 
-.PHONY: demo test test-all test-twins lint interop-peers vectors corpus fuzz fuzz-long bench bench-open bench-growth \
+.PHONY: demo test lint interop-peers vectors corpus fuzz fuzz-long bench bench-open bench-growth \
 	bench-attacks udx-seeds dist clean
 
 demo: $(RUNTIME)
 	@$(BIN)/protomux-wakeup demo
 
-# Both at once: most of the time one of them waits.
+# By two processes, each with whole files of tests.
 test: lint interop-peers
-	@rm -f .coverage .coverage.*
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line test-all test-twins
-	@$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report --fail-under=97
-
-test-all: $(DEV)
-	COVERAGE_FILE=.coverage.all $(BIN)/pytest --cov --cov-branch --cov-report=
-
-test-twins: $(DEV)
+	$(PYTEST) --cov-report=
 	@if [ "$$($(BIN)/python -c 'from protomux import speedups as s; print(s.implementation)')" = cython ]; \
-	then echo "beside it the same with the Python twins, where they matter"; \
-		PROTOMUX_PURE=1 COVERAGE_FILE=.coverage.twins \
-			$(BIN)/pytest -q --cov --cov-branch --cov-report= $(TWIN_TESTS); \
-	else echo "the Python twins are in use: no C compiler, or PROTOMUX_PURE is set"; fi
+	then echo "once more, with the Python twins"; \
+		PROTOMUX_PURE=1 $(PYTEST) -q --cov-append --cov-report= $(TWIN_TESTS); \
+	else echo "the Python twins were in use: no C compiler, or PROTOMUX_PURE is set"; fi
+	$(BIN)/coverage report --fail-under=97
 
 lint: $(DEV)
 	$(BIN)/ruff check .
