@@ -5,7 +5,13 @@ trips, and its delay, the least round trip of the last ten seconds. It sends at 
 twice their product out at most, so it fills the path and not the queues in it, and a packet that is
 lost by chance does not slow it down. This is the first version, of draft-cardwell-iccrg-bbr-
 congestion-control-00 (2017), with the rate of delivery by draft-cheng-iccrg-delivery-rate-
-estimation-00, as in Linux and in libudx: two streams of one kind share a bottleneck evenly.
+estimation-00, as in Linux and in libudx.
+
+What it comes to (`python -m bench udx`): 0.98 to 1.01 of udx-native's goodput over 10 Mbit/s and
+40 ms, with 1 % and 5 % lost as well, over 200 ms, and over 100 Mbit/s and 20 ms. Two streams of
+this share either path evenly (Jain's index 1.00), and one beside udx-native's that of 100 Mbit/s
+(1.00), but not that of 10 Mbit/s (0.6): below a packet a millisecond libudx does not pace, fills
+the queue, and bears to lose half of what it sends.
 
     state      event                                                    next
     STARTUP    the rate grew by less than a quarter in three rounds     DRAIN
