@@ -348,3 +348,33 @@ async def test_a_sign_of_life_keeps_the_path_open(caplog: pytest.LogCaptureFixtu
         ends.left.set_keep_alive(0.05)
         async with asyncio.timeout(LIMIT):
             await seen.wait()
+
+
+async def test_a_stream_that_moved_on_outlives_the_socket_it_left() -> None:
+    async with stream_pair() as ends, await create_socket("127.0.0.1") as other:
+        host, port = ends.sockets[1].address
+        ends.left.change_remote(1, host, port, socket=other)
+        ends.right.change_remote(0, *other.address)
+        ends.sockets[0].close()
+        ends.left.write(b"still here")
+        await ends.at_right.has(size=10)
+        ends.left.close()
+        ends.right.close()
+        await ends.at_left.has("lost")
+        assert ends.at_left.error is None
+
+
+async def test_what_a_peer_sent_before_its_end_is_not_lost_by_what_comes_after() -> None:
+    async with stream_pair() as ends:
+        ends.right.pause_reading()
+        ends.left.write(DATA[:100_000])
+        ends.left.close()
+        await ends.at_left.has("lost")  # all was acknowledged
+        ends.sockets[0].close()
+        await until(lambda: ends.right.get_extra_info("udx").life is Life.CLOSED)
+        assert ends.at_right.calls == ["made"]
+        ends.right.resume_reading()
+        await ends.at_right.has("lost")
+        assert ends.at_right.calls == ["made", "eof", "lost"]
+        assert ends.at_right.data == DATA[:100_000]
+        assert isinstance(ends.at_right.error, StreamClosed)
