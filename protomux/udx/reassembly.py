@@ -52,22 +52,22 @@ class Reassembly:
         return bool(self._early)
 
     def add(self, type: int, seq: int, payload: BytesLike, room: int) -> None:
-        """Packet `seq` came, and there is room for so many bytes: take it, now or in its turn.
+        """Packet `seq` came: take it, now or in its turn.
 
-        One that came before, is behind the END, or for which there is no room, is dropped. The one
-        that is next has the room of those before their turn, since it lets them go.
+        There is room for so many bytes, in which those are that came before their turn; but not for
+        the one that is next, since it lets them go. One that came before, is behind the END, or for
+        which there is no room, is dropped.
         """
-        if seq == self.expected:
-            room += self.early_size
-        if self.has_ended or len(payload) > room:
+        size = len(payload)
+        if self.has_ended or size > room:
             return
         if seq == self.expected:
             self._take(type, bytes(payload))
             if self._early:
                 self._catch_up()
-        elif self._is_wanted(seq):
+        elif size <= room - self.early_size and self._is_wanted(seq):
             self._early[seq] = type, bytes(payload)
-            self.early_size += len(payload)
+            self.early_size += size
             self._ranges.add(seq)
 
     def _is_wanted(self, seq: int) -> bool:

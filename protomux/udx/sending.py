@@ -18,13 +18,13 @@ from protomux.udx.packet import HEADER_SIZE, Packet, Range, Type, unwrap
 from protomux.udx.reassembly import FARTHEST
 from protomux.udx.recovery import MAX_TIMEOUTS, MOST_TIMEOUT, Due, Recovery, SentPacket
 
-__all__ = ["Sending", "padding_of"]
+__all__ = ["WINDOW", "Sending", "padding_of"]
 
 IP_OVERHEAD: Final = {4: 20 + 8, 6: 40 + 8}
 """Bytes of the IP and the UDP header, by the version of IP."""
 
-_FIRST_WINDOW: Final = 4 * 1024 * 1024
-"""Bytes that the peer is taken to have room for before it has said anything; as in libudx."""
+WINDOW: Final = 4 * 1024 * 1024
+"""Bytes that each side has room for unless it says otherwise; as in libudx."""
 
 _BLACK_HOLE: Final = 2
 """Timeouts in a row after which the path may have become narrower: RFC 8899, section 4.3."""
@@ -88,7 +88,7 @@ class Sending:
         self._end_is_queued = False
         self._end_seq: int | None = None
         self.has_ended = False
-        self.peer_window = _FIRST_WINDOW
+        self.peer_window = WINDOW
         self._peer_knew = -1, 0  # its ack, and how many beyond that, when it last said so
         self._probe_window_at = inf
         # what the peer has acknowledged since it was looked at
@@ -256,7 +256,7 @@ class Sending:
                 queue.popleft()
                 offset = 0
         self._offset = offset
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return b"".join(parts)
 
     def _watch_window(self, now: float) -> None:
         """Ask the peer now and then, where nothing is out that would make it tell more.
@@ -273,25 +273,23 @@ class Sending:
 
     # Acknowledgements
 
-    def can_be(self, packet: Packet) -> bool:
-        """Tell whether the packet is of this stream, by what it acknowledges.
+    def ack_of(self, packet: Packet) -> int | None:
+        """Return what the packet acknowledges; None if it is of another stream by that.
 
-        Not what was never sent, which is of another stream that had the same numbers; and nothing
-        that is long ago, so that a stranger has to guess: RFC 5961, section 5.2.
+        Which is what was never sent, from one that had the same numbers; and what is long ago, so
+        that a stranger has to guess: RFC 5961, section 5.2.
         """
         recovery = self.recovery
         ack = unwrap(packet.ack, recovery.acked)
-        return recovery.acked - FARTHEST <= ack <= recovery.next_seq
+        return ack if recovery.acked - FARTHEST <= ack <= recovery.next_seq else None
 
-    def hear(self, packet: Packet, *, is_current: bool) -> None:
-        """A packet came, by the present path if `is_current`: keep what it acknowledges.
+    def hear(self, packet: Packet, ack: int, *, is_current: bool) -> None:
+        """A packet came, by the present path if `is_current`: keep that it acknowledges `ack`.
 
         What came since the last `take_acks` is taken as one: whoever sends an acknowledgement for
         each packet, as libudx does, says with the last one what it said with those before.
         """
         recovery = self.recovery
-        self._asked = 0
-        ack = unwrap(packet.ack, recovery.acked)
         known = self._take_window(packet, ack)
         if recovery.is_empty:
             return
@@ -404,7 +402,7 @@ class Sending:
         return True
 
     def heard(self) -> None:
-        """The peer said that it is there, and no more."""
+        """The peer said anything: it is there."""
         self._asked = 0
 
     @property

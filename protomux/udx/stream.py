@@ -37,12 +37,9 @@ from protomux.udx.mtu import PathMtu
 from protomux.udx.packet import HEADER_SIZE, RANGE_SIZE, Packet, Range, Type, encode_packet, unwrap
 from protomux.udx.reassembly import FARTHEST, Reassembly
 from protomux.udx.recovery import MOST_TIMEOUT, Due, Recovery, SentPacket
-from protomux.udx.sending import Sending, padding_of
+from protomux.udx.sending import WINDOW, Sending, padding_of
 
 __all__ = ["MAX_LAST_TIMEOUTS", "WINDOW", "Host", "Life", "Stream"]
-
-WINDOW: Final = 4 * 1024 * 1024
-"""Bytes that the peer may send before we have taken them; as in libudx."""
 
 _LINGER: Final = MOST_TIMEOUT
 """Seconds without a packet for which a stream that is over answers its peer: who has not got an
@@ -195,7 +192,8 @@ class Stream:
     @property
     def window(self) -> int:
         """Bytes that the peer may have out, as it is told."""
-        return max(self._window - self.unread - self._incoming.early_size, 0)
+        room = self._window - self.unread - self._incoming.early_size
+        return min(max(room, 0), 2**32 - 1)
 
     @property
     def is_replaceable(self) -> bool:
@@ -299,7 +297,7 @@ class Stream:
         if not packets:
             return
         transmit, is_too_large = self._host.transmit, self._sending.is_too_large
-        window, ack = min(self.window, 2**32 - 1), self._incoming.expected
+        window, ack = self.window, self._incoming.expected
         for packet in packets:
             sent = Packet(packet.type, self.remote_id, window, packet.seq, ack, (), packet.payload)
             datagram = encode_packet(sent, padding_of(packet))
@@ -325,7 +323,7 @@ class Stream:
         packet = Packet(
             type,
             self.remote_id,
-            min(self.window, 2**32 - 1),
+            self.window,
             self._sending.recovery.next_seq,
             self._incoming.expected,
             list(sacks),
@@ -342,11 +340,14 @@ class Stream:
         if life is Life.LINGERING and self._is_first_of_another(packet):
             self._enter(Life.CLOSED)
             return
-        if life is Life.CLOSED or life is Life.CREATED or not self._sending.can_be(packet):
+        if life is Life.CLOSED or life is Life.CREATED:
             return
+        ack = self._sending.ack_of(packet)
+        if ack is None:
+            return
+        self._sending.heard()
         self._heard += HEADER_SIZE + len(packet.payload)
         if type & _HEARTBEAT:
-            self._sending.heard()
             self._ack_is_due = True
             return
         incoming = self._incoming
@@ -360,13 +361,12 @@ class Stream:
             if life is Life.LINGERING:
                 self._linger_on(now)
             had_ended = incoming.has_ended
-            room = self._window - self.unread - incoming.early_size
-            incoming.add(type, seq, packet.payload, room)
+            incoming.add(type, seq, packet.payload, self._window - self.unread)
             if incoming.has_ended and not had_ended:
                 self._host.eof_received()
         if type & _MESSAGE and life is Life.OPEN:
             self._host.message_received(bytes(packet.payload))
-        self._sending.hear(packet, is_current=is_current)
+        self._sending.hear(packet, ack, is_current=is_current)
 
     def _is_first_of_another(self, packet: Packet) -> bool:
         is_first = packet.type & (_DATA | _END) and packet.seq == packet.ack == 0

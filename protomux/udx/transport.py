@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import logging
 from collections.abc import Iterable
 from math import inf
 from time import monotonic
@@ -26,8 +25,6 @@ from protomux.udx.packet import Packet
 from protomux.udx.stream import Life, Stream
 
 __all__ = ["CLOSE_TIME", "Carrier", "UdxTransport", "as_bytes"]
-
-_log = logging.getLogger("protomux")
 
 CLOSE_TIME: Final = 30.0
 """Seconds for which the peer may go on sending, which nobody takes, when it has acknowledged all
@@ -388,10 +385,13 @@ class UdxTransport(asyncio.Transport):
         if self._is_closing:
             return
         if self._is_paused or self._held or not self._is_made:
-            self._held += data
-            self._stream.unread += len(data)
+            self._hold(data)
         else:
             self._arrived.append(data)
+
+    def _hold(self, data: bytes) -> None:
+        self._held += data
+        self._stream.unread += len(data)
 
     def eof_received(self) -> None:
         """Tell the protocol when it has all that came before."""
@@ -436,10 +436,9 @@ class UdxTransport(asyncio.Transport):
         arrived = self._arrived
         if arrived:
             self._arrived = []
-            data = arrived[0] if len(arrived) == 1 else b"".join(arrived)
+            data = b"".join(arrived)
             if self._is_paused:  # by what a message brought about
-                self._held += data
-                self._stream.unread += len(data)
+                self._hold(data)
             else:
                 self._give(data)
         while self._held and self._may_give:
