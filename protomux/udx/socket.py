@@ -166,6 +166,7 @@ class Socket:
         """Destroy all streams, and close at once."""
         if self._is_closed:
             return
+        self._closes_when_idle = False  # the last stream goes now, and must not begin this anew
         for transport in list(self._transports.values()):
             transport.lose(self, StreamClosed("the socket was closed"))
         self._flush_touched()
@@ -250,7 +251,7 @@ class Socket:
         """The stream is over, and its number free."""
         if self._transports.get(transport.id) is transport:
             del self._transports[transport.id]
-        if self._closes_when_idle and not self._transports and not self._is_closed:
+        if self._closes_when_idle and not self._transports:
             self.close()
 
     # The loop

@@ -182,6 +182,17 @@ async def test_a_socket_may_close_after_its_last_stream() -> None:
             await socket.wait_closed()
 
 
+async def test_a_socket_that_was_to_close_after_its_last_stream_may_close_before() -> None:
+    async with stream_pair() as ends:
+        socket = ends.sockets[0]
+        socket.close_when_idle()
+        socket.close()
+        async with asyncio.timeout(LIMIT):
+            await socket.wait_closed()
+        assert ends.at_left.calls[-1] == "lost"
+        assert str(ends.at_left.error) == "the socket was closed"
+
+
 async def test_a_tap_sees_the_packets_of_both_ways() -> None:
     async with stream_pair() as ends:
         seen: list[tuple[Address, Address, bytes]] = []
