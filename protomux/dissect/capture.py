@@ -37,6 +37,7 @@ from protomux.dissect.tree import (
     dissect,
     field,
     tape_of,
+    torn,
 )
 
 __all__ = [
@@ -264,22 +265,15 @@ def read_capture(file: IO[bytes]) -> Iterator[Entry | Problem]:
         size = int.from_bytes(size_field, "little")
         begin = offset + _SIZE_SIZE
         if len(size_field) < _SIZE_SIZE:
-            problem = _torn(_SIZE_SIZE, offset, len(size_field))
+            problem = torn(_SIZE_SIZE, offset, len(size_field))
         elif size > _MOST:
             problem = Problem(offset, f"expected a record of at most {_MOST} bytes, got {size}")
         elif len(data := file.read(size)) < size:
-            problem = _torn(size, begin, len(data))
+            problem = torn(size, begin, len(data))
         else:
             yield _entry(data, begin)
             offset = begin + size
     yield problem
-
-
-def _torn(size: int, begin: int, found: int) -> Problem:
-    return Problem(
-        begin + found,
-        f"the last record is cut short: expected {size} bytes, got {found}",
-    )
 
 
 def _entry(data: bytes, offset: int) -> Entry | Problem:

@@ -25,9 +25,9 @@ from construct import Bytes, Int16ub, Int16ul, Int32ub, Int32ul, Struct
 
 from protomux.dissect.network import Address, Captured, LinkType, udp_packet
 from protomux.dissect.ownfile import OnError, OwnFile
-from protomux.dissect.tree import Format, Problem, dissect, field, parse
+from protomux.dissect.tree import Format, Problem, dissect, field, parse, torn
 
-__all__ = ["MAX_KEPT", "PCAP_MAGICS", "PcapWriter", "read_pcap", "torn"]
+__all__ = ["MAX_KEPT", "PCAP_MAGICS", "PcapWriter", "read_pcap"]
 
 MAX_KEPT: Final = 262144
 """Bytes kept of a packet, as the tcpdump project and Wireshark have it."""
@@ -109,12 +109,6 @@ def read_pcap(file: IO[bytes], magic: bytes) -> Iterator[Captured | Problem]:
         at = said.seconds * 10**9 + said.fraction * order.unit
         yield Captured(number, at, link_type, data, said.size, begin)
         offset = begin + said.kept
-
-
-def torn(size: int, begin: int, found: int) -> Problem:
-    """Return what is wrong with a file whose last record has too few bytes."""
-    reason = f"the last record is cut short: expected {size} bytes, got {found}"
-    return Problem(begin + found, reason)
 
 
 class PcapWriter:

@@ -20,8 +20,7 @@ from typing import IO, Any, Final, NamedTuple
 from construct import Bytes, Int8ub, Int16ub, Int16ul, Int32ub, Int32ul, Int64sb, Int64sl, Struct
 
 from protomux.dissect.network import Captured
-from protomux.dissect.pcap import torn
-from protomux.dissect.tree import Format, Problem, Wrong, field, parse
+from protomux.dissect.tree import Format, Problem, Wrong, field, parse, torn
 
 __all__ = ["PCAPNG_MAGIC", "read_pcapng"]
 

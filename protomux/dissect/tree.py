@@ -37,6 +37,7 @@ __all__ = [
     "plain",
     "refuse",
     "tape_of",
+    "torn",
 ]
 
 MAX_PARTS: Final = 2**21
@@ -100,6 +101,12 @@ class Problem:
 
     def __str__(self) -> str:
         return f"byte {self.offset}: {self.reason}"
+
+
+def torn(size: int, begin: int, found: int) -> Problem:
+    """Return what is wrong with a file whose last record has too few bytes."""
+    reason = f"the last record is cut short: expected {size} bytes, got {found}"
+    return Problem(begin + found, reason)
 
 
 @dataclass(frozen=True, slots=True)

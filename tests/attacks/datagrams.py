@@ -198,7 +198,7 @@ async def replies(target: Target, size: int) -> Outcome:
     """Heartbeats to a stream with gaps, from a peer that has acknowledged nothing."""
     async with raid(target) as found:
         holes = (Packet(Type.DATA, 1, _WINDOW, 1 + 2 * n, 0, (), b"early") for n in range(60))
-        sent = await found.send(found.path, holes)
+        await found.send(found.path, holes)
         await asyncio.sleep(0.1)
         found.read()
         before = found.came

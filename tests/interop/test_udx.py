@@ -72,16 +72,21 @@ def agree(peer: Peer, *, direct: int, bad: int) -> int:
     return size
 
 
-@interop(ways=NO_ROLES, limit=120, path=PATHS, host=HOSTS)
-async def test_both_ways_at_once(peer: Peer) -> None:
-    size = agree(peer, direct=MUCH, bad=300_000)
-    _, (end,) = await meet(peer)
+async def give_and_take(peer: Peer, end: End, size: int) -> None:
+    """Send so much and END, take as much and the other's, and see the stream over."""
     sent = await end.pour(size)
     end.transport.write_eof()
     await end.ended()
     assert end.size == size
     assert await peer.sync("sent", sent) == end.digest
     await over(peer, end)
+
+
+@interop(ways=NO_ROLES, limit=120, path=PATHS, host=HOSTS)
+async def test_both_ways_at_once(peer: Peer) -> None:
+    size = agree(peer, direct=MUCH, bad=300_000)
+    _, (end,) = await meet(peer)
+    await give_and_take(peer, end, size)
 
 
 async def exchange(peer: Peer, count: int) -> None:
@@ -118,16 +123,10 @@ async def test_the_least_and_the_largest_id(peer: Peer) -> None:
 
 @interop(ways=NO_ROLES, who=WHO, path=PATHS)
 async def test_an_end(peer: Peer) -> None:
-    size = 50 * KIBIBYTE
     _, (end,) = await meet(peer)
     if not acts(peer):
         await end.ended()
-    sent = await end.pour(size)
-    end.transport.write_eof()
-    await end.ended()
-    assert end.size == size
-    assert await peer.sync("sent", sent) == end.digest
-    await over(peer, end)
+    await give_and_take(peer, end, 50 * KIBIBYTE)
 
 
 @interop(ways=NO_ROLES, who=WHO)

@@ -30,15 +30,20 @@ async function until (condition) {
   while (!condition()) await new Promise((resolve) => setTimeout(resolve, 5))
 }
 
-export async function both_ways_at_once (t) {
-  const size = await t.hear('size')
-  const { ends: [end] } = await meet(t)
+// Sends so much and END, takes as much and the other's, and sees the stream over.
+async function giveAndTake (t, end, size) {
   const sent = await end.pour(size)
   end.stream.end()
   await end.ended
   assert.equal(end.size, size)
   assert.equal(await t.sync('sent', sent), end.digest)
   await over(t, end)
+}
+
+export async function both_ways_at_once (t) {
+  const size = await t.hear('size')
+  const { ends: [end] } = await meet(t)
+  await giveAndTake(t, end, size)
 }
 
 async function exchange (t, count) {
@@ -73,14 +78,8 @@ export async function the_least_and_the_largest_id (t) {
 
 export async function an_end (t) {
   const { ends: [end] } = await meet(t)
-  const size = 50 * KIBIBYTE
   if (waits(t)) await end.ended
-  const sent = await end.pour(size)
-  end.stream.end()
-  await end.ended
-  assert.equal(end.size, size)
-  assert.equal(await t.sync('sent', sent), end.digest)
-  await over(t, end)
+  await giveAndTake(t, end, 50 * KIBIBYTE)
 }
 
 export async function an_end_without_data (t) {

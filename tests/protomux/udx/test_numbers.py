@@ -8,16 +8,7 @@ from hypothesis import strategies as st
 from protomux.udx.pacer import Pacer
 from protomux.udx.ranges import Ranges
 from protomux.udx.windowed import WindowedMax, WindowedMin
-
-
-def runs(numbers: set[int]) -> list[tuple[int, int]]:
-    found: list[tuple[int, int]] = []
-    for number in sorted(numbers):
-        if found and found[-1][1] == number:
-            found[-1] = found[-1][0], number + 1
-        else:
-            found.append((number, number + 1))
-    return found
+from tests.protomux.udx.referee import runs
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 40)), max_size=60))
