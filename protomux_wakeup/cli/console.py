@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from typing import Final, TextIO, TypeAlias
 
 from rich.console import Console
 from rich.highlighter import RegexHighlighter
+from rich.live import Live
 from rich.text import Text
 from rich.theme import Theme
 
@@ -85,6 +86,7 @@ class TextReporter(Reporter):
         self._highlight = _Highlighter()
         self._out = _console(sys.stdout if out is None else out)
         self._err = _console(sys.stderr if err is None else err)
+        self._live: Live | None = None
 
     def waiting(self, text: str) -> AbstractContextManager[object]:
         """Show a spinner, on a terminal only."""
@@ -92,7 +94,31 @@ class TextReporter(Reporter):
             return self._out.status(Text(text))
         return super().waiting(text)
 
+    @property
+    def can_redraw(self) -> bool:
+        """Stdout is a terminal that can move its cursor."""
+        return self._out.is_terminal and not self._out.is_dumb_terminal
+
+    @contextmanager
+    def redrawing(self) -> Iterator[None]:
+        """Keep one place on the terminal for pictures; the last one stays there."""
+        if not self.can_redraw:
+            yield
+            return
+        with Live(console=self._out, auto_refresh=False) as live:
+            self._live = live
+            try:
+                yield
+            finally:
+                self._live = None
+
     def _show(self, line: Line) -> None:
+        if line.picture is not None:
+            if self._live is None:
+                self._out.print(line.picture)
+            else:
+                self._live.update(line.picture, refresh=True)
+            return
         text = Text()
         if self._stamp is not None:
             text.append(self._stamp() + "  ", "wakeup.stamp")

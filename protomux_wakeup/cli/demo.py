@@ -23,11 +23,13 @@ from protomux_wakeup import (
     Wakeup,
     Writer,
 )
+from protomux_wakeup.address import TcpAddress
 from protomux_wakeup.cli.counted import CountedStream
-from protomux_wakeup.cli.endpoint import close_streams, connect, listening, own_addresses
+from protomux_wakeup.cli.endpoint import connect, listening
 from protomux_wakeup.cli.process import Exit, Failure
 from protomux_wakeup.cli.report import Json, Reporter
-from protomux_wakeup.cli.values import TcpAddress, count_of, hex_of, short
+from protomux_wakeup.cli.values import count_of, hex_of, short
+from protomux_wakeup.endpoint import close_streams, own_addresses
 
 __all__ = ["TIMEOUT", "demo"]
 

@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Final, NamedTuple
 
 from protomux_wakeup import Writer
-from protomux_wakeup.cli.values import MAX_LENGTH, parse_key, shown
+from protomux_wakeup.address import shown
+from protomux_wakeup.cli.values import MAX_LENGTH, parse_key
 
 __all__ = ["BadLine", "Lines", "parse_line", "read_writers"]
 

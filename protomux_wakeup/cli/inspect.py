@@ -21,6 +21,7 @@ from protomux.dissect import (
     dissect,
     udx,
 )
+from protomux_wakeup.address import TcpAddress, shown
 from protomux_wakeup.cli.anatomy import (
     ARROWS,
     outline,
@@ -32,7 +33,7 @@ from protomux_wakeup.cli.anatomy import (
 from protomux_wakeup.cli.process import Exit, Failure
 from protomux_wakeup.cli.recording import Form, Recording
 from protomux_wakeup.cli.report import Reporter
-from protomux_wakeup.cli.values import TcpAddress, count_of, shown
+from protomux_wakeup.cli.values import count_of
 
 __all__ = ["inspect", "say_damage", "say_end", "say_start"]
 

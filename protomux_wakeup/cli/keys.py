@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Final
 
 from protomux import KeyPair
-from protomux_wakeup.cli.process import Exit, Failure, reason
+from protomux_wakeup.cli.process import Exit, Failure
 from protomux_wakeup.cli.report import Reporter
 from protomux_wakeup.cli.values import parse_key
+from protomux_wakeup.endpoint import reason
 
 __all__ = [
     "CAPABILITY_VARIABLE",

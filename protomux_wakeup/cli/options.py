@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import click
 
 from protomux import KeyPair
+from protomux_wakeup.address import parse_address
 from protomux_wakeup.cli.console import Stamp, TextReporter
 from protomux_wakeup.cli.keys import (
     CAPABILITY_VARIABLE,
@@ -24,17 +25,37 @@ from protomux_wakeup.cli.report import JsonReporter, Reporter, library_log
 from protomux_wakeup.cli.values import parse_key, parse_seconds, parse_writer
 
 __all__ = [
+    "EXIT_CODES",
+    "HostOptions",
     "Keys",
+    "Live",
     "Output",
+    "announce_option",
     "capability_option",
     "frame_file_options",
+    "host_options",
     "key_options",
+    "live_options",
     "output_options",
     "parsed",
     "recording_options",
+    "service_options",
     "visit_options",
     "writer_options",
 ]
+
+EXIT_CODES: Final = """\b
+Exit codes:
+    0  done
+    1  a connection failed or was lost, a frame is wrong, or something else
+    2  the command line, a key or the input cannot be used
+    3  no peer proved the capability within --timeout
+    4  no announce answered the lookup within --timeout
+    5  the host whose status is asked for is not running
+  130  stopped by Ctrl-C (SIGINT)
+  141  nobody reads stdout any more (SIGPIPE)
+  143  stopped by SIGTERM
+"""
 
 Decorator: TypeAlias = Callable[[Any], Any]
 
@@ -64,7 +85,7 @@ def _together(*options: Decorator) -> Decorator:
     return decorate
 
 
-def _gathered(name: str, kind: Callable[..., object], **options: Decorator) -> Decorator:
+def _gathered(name: str, kind: Callable[..., object], /, **options: Decorator) -> Decorator:
     """Return `options` as one decorator; the command gets one argument `name` of this `kind`.
 
     The names of the options are the fields of the kind.
@@ -113,6 +134,33 @@ class Keys:
         return read_key_pair(self.key_file, os.environ, report)
 
 
+@dataclass(frozen=True, slots=True)
+class HostOptions:
+    """Which host."""
+
+    name: str
+    directory: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """Whether something is shown once, or again and again."""
+
+    once: bool
+    follow: bool
+
+    def check(self, output: Output) -> None:
+        """Raise UsageError for an option that is of no use with the form of the output."""
+        if self.follow and not output.is_json:
+            raise click.UsageError("--follow is for --json.")
+        if self.once and output.is_json:
+            raise click.UsageError("--once is not for --json, which prints once without --follow.")
+
+    def is_live(self, report: Reporter) -> bool:
+        """Tell whether it is shown again and again."""
+        return self.follow or (report.can_redraw and not self.once)
+
+
 _FILE: Final = click.Path(dir_okay=False, path_type=Path)
 
 output_options: Final = _gathered(
@@ -152,6 +200,58 @@ key_options: Final = _gathered(
     ),
 )
 
+live_options: Final = _gathered(
+    "live",
+    Live,
+    once=click.option(
+        "--once", is_flag=True, help="On a terminal: show it once, not again and again."
+    ),
+    follow=click.option(
+        "--follow", is_flag=True, help="With --json: print it again when it has changed."
+    ),
+)
+
+_DIRECTORY: Final = click.Path(file_okay=False, path_type=Path)
+
+host_options: Final = _gathered(
+    "host",
+    HostOptions,
+    name=click.option(
+        "--name", default="default", show_default=True, metavar="NAME", help="Name of the host."
+    ),
+    directory=click.option(
+        "--directory",
+        type=_DIRECTORY,
+        metavar="DIR",
+        help="Directory in which its processes find each other. Without it, it is XDG_RUNTIME_DIR, "
+        "or the temporary directory where that is not set.",
+    ),
+)
+
+service_options: Final = _together(
+    click.option(
+        "--state",
+        type=_DIRECTORY,
+        metavar="DIR",
+        help="Directory of the file with what the host knows; the same for all of its processes. "
+        "Without it, it is one in XDG_STATE_HOME, or in ~/.local/state.",
+    ),
+    click.option(
+        "--listen",
+        multiple=True,
+        metavar="ADDRESS",
+        callback=parsed(partial(parse_address, least_port=0)),
+        help="Let peers in at HOST:PORT or unix:PATH; port 0 is any free one. May be repeated.",
+    ),
+    click.option(
+        "--connect",
+        multiple=True,
+        metavar="ADDRESS",
+        callback=parsed(parse_address),
+        help="Keep a stream to the peer at HOST:PORT or unix:PATH. May be repeated.",
+    ),
+)
+
 _FRAMES: Final = ("hex", "raw", "capture")
 _PACKETS: Final = ("udx", "pcap")
 
@@ -171,15 +271,17 @@ def _recording_options(what: str, forms: Sequence[str]) -> Decorator:
 frame_file_options: Final = _recording_options("frames", _FRAMES)
 recording_options: Final = _recording_options("frames or packets", (*_FRAMES, *_PACKETS))
 
+announce_option: Final = click.option(
+    "--announce",
+    "writers",
+    multiple=True,
+    metavar="KEY:LENGTH",
+    callback=parsed(parse_writer),
+    help="A log and its length; may be repeated.",
+)
+
 writer_options: Final = _together(
-    click.option(
-        "--announce",
-        "writers",
-        multiple=True,
-        metavar="KEY:LENGTH",
-        callback=parsed(parse_writer),
-        help="A log and its length; may be repeated.",
-    ),
+    announce_option,
     click.option(
         "--stdin",
         "has_feed",

@@ -7,7 +7,6 @@ stop it is cancelled, and leaves its peers in order on its way out.
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import signal
 import sys
@@ -18,8 +17,9 @@ from typing import Any, Final, TypeAlias
 
 from protomux import ProtomuxError
 from protomux_wakeup.cli.report import Reporter
+from protomux_wakeup.endpoint import reason
 
-__all__ = ["Body", "Exit", "Failure", "attempt", "let_go_of_stdout", "reason", "run", "supervise"]
+__all__ = ["Body", "Exit", "Failure", "attempt", "let_go_of_stdout", "run", "supervise"]
 
 
 class Exit(IntEnum):
@@ -30,6 +30,7 @@ class Exit(IntEnum):
     USAGE = 2
     UNPROVEN = 3
     UNANSWERED = 4
+    NOT_RUNNING = 5
     INTERRUPTED = 128 + signal.SIGINT
     OUTPUT_CLOSED = 128 + signal.SIGPIPE
     TERMINATED = 128 + signal.SIGTERM
@@ -46,15 +47,6 @@ class Failure(Exception):
     def __init__(self, message: str, code: Exit = Exit.FAILED) -> None:
         super().__init__(message)
         self.code = code
-
-
-def reason(error: BaseException) -> str:
-    """Return what went wrong, in words for a user."""
-    if isinstance(error, OSError):
-        if error.errno is not None and error.errno in errno.errorcode:
-            return os.strerror(error.errno)
-        return error.strerror or str(error) or type(error).__name__
-    return str(error) or type(error).__name__
 
 
 def attempt(action: Callable[[], Exit], report: Reporter) -> Exit:

@@ -32,9 +32,10 @@ from protomux.dissect import (
 from protomux.dissect.capture import MAGIC
 from protomux.dissect.datagrams import MAGICS
 from protomux.streams import FramedStream
-from protomux_wakeup.cli.process import Exit, Failure, reason
+from protomux_wakeup.address import shown
+from protomux_wakeup.cli.process import Exit, Failure
 from protomux_wakeup.cli.report import Reporter
-from protomux_wakeup.cli.values import shown
+from protomux_wakeup.endpoint import reason
 
 __all__ = ["STDIN", "Entries", "Form", "Recording", "open_recording", "recorder"]
 

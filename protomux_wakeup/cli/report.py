@@ -17,9 +17,12 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Final, TextIO, TypeAlias
+from typing import TYPE_CHECKING, Final, TextIO, TypeAlias
 
 from protomux_wakeup import Writer
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 __all__ = ["NO_FIELDS", "Fields", "Json", "JsonReporter", "Line", "Reporter", "library_log"]
 
@@ -42,6 +45,7 @@ class Line:
         label: what stands before the text, "" for nothing; the event's name unless given.
         details: further lines for people.
         writers: the logs that it is about, None if it is about none; for both.
+        picture: what people see in place of all the text; None for the text.
     """
 
     event: str
@@ -50,6 +54,7 @@ class Line:
     label: str | None
     details: Sequence[str]
     writers: Sequence[Writer] | None
+    picture: RenderableType | None
 
 
 class Reporter(ABC):
@@ -72,12 +77,13 @@ class Reporter(ABC):
         label: str | None = None,
         details: Sequence[str] = (),
         writers: Sequence[Writer] | None = None,
+        picture: RenderableType | None = None,
     ) -> None:
         """Show an event on stdout; the arguments are the attributes of `Line`."""
         if self.lost is not None:
             return
         try:
-            self._show(Line(event, text, fields, label, details, writers))
+            self._show(Line(event, text, fields, label, details, writers, picture))
         except OSError as error:
             self.lost = error
             if self.on_lost is not None:
@@ -98,6 +104,18 @@ class Reporter(ABC):
 
     def waiting(self, text: str) -> AbstractContextManager[object]:
         """Return a context that shows people that, and for what, they wait."""
+        return nullcontext()
+
+    @property
+    def can_redraw(self) -> bool:
+        """Pictures can be shown in one place: people sit at a terminal."""
+        return False
+
+    def redrawing(self) -> AbstractContextManager[object]:
+        """Return a context in which every picture takes the place of the one before.
+
+        Where that can be done; otherwise they follow each other.
+        """
         return nullcontext()
 
     @abstractmethod

@@ -4,38 +4,32 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from protomux import KeyPair, Protomux
 from protomux.streams import FramedStream, SecretStream
 from protomux_wakeup import Lookup, Peer, Session, Wakeup, Writer
-from protomux_wakeup.cli.endpoint import (
-    allow_only,
-    close_streams,
-    listening,
-    own_addresses,
-    remote_address,
-)
+from protomux_wakeup.address import Address, TcpAddress, UdpAddress, UnixAddress
+from protomux_wakeup.cli.endpoint import allow_only, listening
 from protomux_wakeup.cli.feed import BadLine, read_writers
 from protomux_wakeup.cli.logs import Logs
-from protomux_wakeup.cli.process import Exit, reason
+from protomux_wakeup.cli.process import Exit
 from protomux_wakeup.cli.report import Reporter
 from protomux_wakeup.cli.values import (
-    Address,
-    TcpAddress,
-    UdpAddress,
-    UnixAddress,
     count_of,
     hex_of,
     short,
 )
 from protomux_wakeup.cli.witness import Witness
+from protomux_wakeup.endpoint import (
+    KEEP_ALIVE,
+    close_streams,
+    own_addresses,
+    reason,
+    remote_address,
+)
 
-__all__ = ["KEEP_ALIVE", "Carrier", "serve"]
-
-KEEP_ALIVE: Final = 5.0
-"""Seconds of silence after which something is sent, so that the loss of a peer is noticed; the
-number is hyperdht's."""
+__all__ = ["Carrier", "serve"]
 
 
 Carrier: TypeAlias = Callable[[FramedStream], FramedStream]

@@ -12,12 +12,14 @@ from typing import Self, TypeVar
 from protomux import KeyPair, Limits, Protomux
 from protomux.streams import SecretStream
 from protomux_wakeup import Announced, Peer, PeerAdded, PeerRemoved, Wakeup, Writer
-from protomux_wakeup.cli.endpoint import allow_only, close_streams, connect
+from protomux_wakeup.address import Address
+from protomux_wakeup.cli.endpoint import allow_only, connect
 from protomux_wakeup.cli.feed import read_writers
 from protomux_wakeup.cli.logs import Logs
-from protomux_wakeup.cli.process import Exit, Failure, reason
+from protomux_wakeup.cli.process import Exit, Failure
 from protomux_wakeup.cli.report import Reporter
-from protomux_wakeup.cli.values import Address, count_of, hex_of, short
+from protomux_wakeup.cli.values import count_of, hex_of, short
+from protomux_wakeup.endpoint import close_streams, reason
 
 __all__ = ["Errand", "announce", "lookup"]
 

@@ -33,6 +33,10 @@ class Command:
         self._process = process
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def stderr(self) -> asyncio.StreamReader:
         assert self._process.stderr is not None
         return self._process.stderr

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from protomux import StreamClosed
-from protomux_wakeup.cli.process import Exit, Failure, attempt, reason, run, supervise
+from protomux_wakeup.cli.process import Exit, Failure, attempt, run, supervise
+from protomux_wakeup.endpoint import reason
 
 from .recorder import LIMIT, Recorder
 

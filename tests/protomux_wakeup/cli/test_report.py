@@ -6,6 +6,7 @@ import logging
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from rich.text import Text
 
 from protomux_wakeup import Writer
 from protomux_wakeup.cli.console import TextReporter, clock, elapsed
@@ -133,6 +134,44 @@ def test_a_terminal_shows_that_it_waits(monkeypatch: pytest.MonkeyPatch) -> None
     with report.waiting("waiting for [a peer]"):
         pass
     assert "waiting for [a peer]" in terminal.getvalue()
+
+
+def test_pictures_take_the_place_of_each_other_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    terminal = Terminal()
+    report = TextReporter(out=terminal, err=terminal)
+    assert report.can_redraw
+    report.say("state", "", picture=Text("before"))
+    with report.redrawing():
+        report.say("state", "", picture=Text("first"))
+        report.say("state", "", picture=Text("second"))
+        report.say("news", "in between")
+    report.say("state", "", picture=Text("after"))
+    before, shown = terminal.getvalue().split("first")
+    assert before.startswith("before\n")
+    up = "\x1b[2K"  # erases the line of the first
+    assert up in shown[: shown.index("second")]
+    assert shown.index("in between") < shown.rindex("second") < shown.index("after")
+
+
+def test_pictures_follow_each_other_elsewhere(
+    out: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    for file in (out, Terminal()):
+        report = TextReporter(out=file, err=file)
+        assert not report.can_redraw
+        with report.redrawing():
+            report.say("state", "", picture=Text("first"))
+            report.say("state", "", picture=Text("second"))
+        assert file.getvalue() == "first\nsecond\n"
+    lines = io.StringIO()
+    with JsonReporter(lines, lines).redrawing():
+        assert not JsonReporter(lines, lines).can_redraw
+        JsonReporter(lines, lines).say("state", "", {"a": 1}, picture=Text("first"))
+    assert json.loads(lines.getvalue())["a"] == 1
 
 
 def test_others_do_not(out: io.StringIO) -> None:

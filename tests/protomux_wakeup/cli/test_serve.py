@@ -22,11 +22,11 @@ from protomux_wakeup import (
     Wakeup,
     Writer,
 )
+from protomux_wakeup.address import Address, TcpAddress, UnixAddress
 from protomux_wakeup.cli import logs
-from protomux_wakeup.cli.endpoint import close_streams
 from protomux_wakeup.cli.process import Failure
 from protomux_wakeup.cli.serve import serve
-from protomux_wakeup.cli.values import Address, TcpAddress, UnixAddress
+from protomux_wakeup.endpoint import close_streams
 
 from .recorder import LIMIT, Recorder
 

@@ -14,11 +14,11 @@ import pytest
 from protomux import KeyPair, Protomux
 from protomux.streams import SecretStream, start_server, start_unix_server
 from protomux_wakeup import Lookup, Peer, Session, Wakeup, Writer
+from protomux_wakeup.address import Address, TcpAddress, UnixAddress
 from protomux_wakeup.cli import logs as logs_module
-from protomux_wakeup.cli.endpoint import close_streams
 from protomux_wakeup.cli.process import Exit, Failure
-from protomux_wakeup.cli.values import Address, TcpAddress, UnixAddress
 from protomux_wakeup.cli.visit import Errand, announce, lookup
+from protomux_wakeup.endpoint import close_streams
 
 from .recorder import Recorder
 
