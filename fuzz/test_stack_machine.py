@@ -471,7 +471,7 @@ class Stack(RuleBasedStateMachine):
             for side in (0, 1):
                 self.set_full(line, side, False)
         self.quiet()
-        for _ in range(20):  # those who said too much are not read for a while
+        for _ in range(200):  # those who said too much are not read for a while
             honest = [end for line in self.lines if line.is_honest for end in line.ends]
             if not any(end.inbox or end.is_paused for end in honest):
                 break

@@ -59,6 +59,7 @@ async def never_and_leave(target: Target, size: int) -> Outcome:
     Fate.REJECTED,
     Fate.DESTROYED,
     Fate.PAUSED,
+    Fate.CLOSED,  # as for number-reused
     full=10**6,
     small=3000,
 )
