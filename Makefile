@@ -10,12 +10,12 @@ BUILT_FROM := pyproject.toml setup.py protomux/_speedups.pyx
 # Tests of what has a compiled twin, and of all that stands directly on it.
 TWIN_TESTS := tests/protomux tests/protomux_wakeup tests/test_golden.py fuzz/test_encoding.py \
 	fuzz/test_mux_machine.py --ignore=tests/protomux/dissect --ignore=tests/protomux/udx \
-	--ignore=tests/protomux_wakeup/cli
-PYTEST := $(BIN)/pytest --numprocesses 2 --dist loadfile --cov --cov-branch
+	--ignore=tests/protomux_wakeup/cli --ignore=tests/protomux_wakeup/host
+PYTEST := $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --cov --cov-branch
 NODE_MODULES := tests/interop/node_modules/.package-lock.json
 
 .PHONY: demo test lint interop-peers vectors corpus fuzz fuzz-long bench bench-open bench-growth \
-	bench-attacks udx-seeds dist clean
+	bench-attacks udx-seeds takeover kills dist clean
 
 demo: $(RUNTIME)
 	@$(BIN)/protomux-wakeup demo
@@ -54,6 +54,14 @@ $(NODE_MODULES): tests/interop/package.json tests/interop/package-lock.json
 udx-seeds: $(DEV)
 	$(BIN)/python -m tests.protomux.udx.seeds 0 10000 --jobs 2
 	$(BIN)/python -m tests.protomux.udx.mutations --jobs 2
+
+# Some ten minutes: two hundred rounds of ending or stopping whoever leads, works or coordinates.
+takeover: $(DEV)
+	$(BIN)/python -m tests.protomux_wakeup.host.takeover --rounds 200 --members 10
+
+# Some ten minutes: two hundred rounds of killing whoever has a part in running a command.
+kills: $(DEV)
+	$(BIN)/python -m tests.protomux_wakeup.host.backends.kills --rounds 200
 
 # Writes the golden vectors anew from the originals.
 vectors: $(NODE_MODULES)

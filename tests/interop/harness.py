@@ -12,6 +12,7 @@ import json
 import logging
 import shutil
 import subprocess
+import tempfile
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -33,6 +34,7 @@ __all__ = [
     "interop",
     "missing",
     "over_udx",
+    "place",
 ]
 
 HERE: Final = Path(__file__).parent
@@ -294,3 +296,13 @@ def _errors_logged() -> Iterator[list[str]]:
     finally:
         for logger in loggers:
             logger.removeHandler(handler)
+
+
+@contextmanager
+def place() -> Iterator[Path]:
+    """A directory whose name is short enough for sockets."""
+    path = Path(tempfile.mkdtemp(prefix="pw-", dir="/tmp"))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path)

@@ -183,7 +183,7 @@ class Peer:
             await stream.wait_opened()
             return stream
         if self.initiator:
-            stream = await open_connection(HOST, await self._dialled(), **options)
+            stream = await open_connection(HOST, await self.port(), **options)
         else:
             if self._server is None:
                 self._server = await start_server(self._accepted.push, HOST, 0, **options)
@@ -226,7 +226,7 @@ class Peer:
         if self.initiator:
             connection = socket.socket()
             connection.setblocking(False)
-            await loop.sock_connect(connection, (HOST, await self._dialled()))
+            await loop.sock_connect(connection, (HOST, await self.port()))
             return connection
         if self._listener is None:
             self._listener = socket.create_server((HOST, 0), backlog=128)
@@ -235,7 +235,8 @@ class Peer:
         connection, _ = await loop.sock_accept(self._listener)
         return connection
 
-    async def _dialled(self) -> int:
+    async def port(self) -> int:
+        """Return where the other side listens."""
         if self._port is None:
             port: int = await self._lines.queue("port").next()
             self._port = port
