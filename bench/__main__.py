@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from bench import attacks, cipher, compare, growth, soak, udx
+from bench import attacks, cipher, compare, growth, soak, start, udx
 from bench import open as open_topics
 
-BENCHES = (compare, open_topics, growth, cipher, soak, attacks, udx)
+BENCHES = (compare, open_topics, growth, cipher, soak, start, attacks, udx)
 """Modules with `add_parser(subparsers)`, which sets the default `run` of its parser."""
 
 

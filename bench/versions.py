@@ -25,6 +25,7 @@ _NPM: Final = (
     "compact-encoding",
     "hypercore-crypto",
     "noise-handshake",
+    "jitpc",
     "sodium-native",
     "streamx",
 )

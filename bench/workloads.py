@@ -127,6 +127,19 @@ _TABLE: Final = (
         bar=1.0,
     ),
     Workload(
+        "jitpc",
+        "jitpc",
+        (
+            Row("jitpc sequential", "requests/s", "higher", 0.7),
+            Row("jitpc pipelined", "requests/s", "higher", 1.0),
+        ),
+        between,
+        {"count": 10_000, "warm": 3_000},
+        {"times": 9, "at_once": 1_000},
+        ("count", "times"),
+        series=(OURS, THEIRS, "py-node", "node-py"),
+    ),
+    Workload(
         "codec",
         "codec",
         (

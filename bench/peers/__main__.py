@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from bench.loops import loop_factory
-from bench.peers import announces, codec, connects, fanout, held, lookups, opens, raw
+from bench.peers import announces, codec, connects, fanout, held, jitpc, lookups, opens, raw
 from bench.peers.talk import Role, Talk, say
 
 WORKS: dict[str, tuple[Role, Role]] = {
@@ -20,6 +20,7 @@ WORKS: dict[str, tuple[Role, Role]] = {
     "opens_on_many": (opens.on_many, opens.on_many),
     "connects": (connects.client, connects.listener),
     "raw": (raw.client, raw.listener),
+    "jitpc": (jitpc.client, jitpc.listener),
     "codec": (codec.alone, codec.alone),
     "topics_held": (held.topics, held.topics),
     "peers_held": (held.peers, held.peers),

@@ -7,5 +7,6 @@ const require = createRequire(new URL('../../tests/interop/package.json', import
 export const SecretStream = require('@hyperswarm/secret-stream')
 export const Protomux = require('protomux')
 export const Wakeup = require('protomux-wakeup')
+export const jitpc = require('jitpc')
 export const c = require('compact-encoding')
 export const announce = require('protomux-wakeup/spec/hyperschema').getEncoding('@wakeup/announce')

@@ -8,6 +8,7 @@ import * as codec from './codec.mjs'
 import * as connects from './connects.mjs'
 import * as fanout from './fanout.mjs'
 import * as held from './held.mjs'
+import * as jitpc from './jitpc.mjs'
 import * as lookups from './lookups.mjs'
 import * as opens from './opens.mjs'
 import * as raw from './raw.mjs'
@@ -21,6 +22,7 @@ const WORKS = {
   opens_on_many: { client: opens.onMany, listener: opens.onMany },
   connects,
   raw,
+  jitpc,
   codec: { listener: codec.alone },
   topics_held: { client: held.topics, listener: held.topics },
   peers_held: { client: held.peers, listener: held.peers },
