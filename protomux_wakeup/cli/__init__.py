@@ -2,8 +2,10 @@
 
 Arrows run downwards only:
 
-    commands, options       what can be typed
+    commands, options       what can be typed; host_commands, backends_commands
     demo, serve, visit      what each command does, in asyncio
+    backends                and those for what runs; needs the extra `backends`
+    host, overview          and those for hosts; need the extra `host`
     inspect, replay         and those for frames that were written down
     endpoint, counted       streams: connecting, listening, letting in, leaving, counting
     recording, anatomy      files of frames, and how a frame looks; need the extra `dissect`
@@ -21,7 +23,7 @@ from collections.abc import Sequence
 
 __all__ = ["main"]
 
-_EXTRA = ("click", "rich", "construct")
+_EXTRA = ("click", "rich", "construct", "msgspec", "aiohttp")
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -16,12 +16,16 @@ from click.core import ParameterSource
 from protomux import KeyPair
 from protomux.crypto import discovery_key
 from protomux_wakeup import Writer
+from protomux_wakeup.address import Address, TcpAddress, UnixAddress, parse_address
 from protomux_wakeup.cli import demo as demonstration
 from protomux_wakeup.cli import serve as service
 from protomux_wakeup.cli import visit
+from protomux_wakeup.cli.backends_commands import backends, logs, on, terminate
 from protomux_wakeup.cli.console import TextReporter, clock, elapsed
+from protomux_wakeup.cli.host_commands import host, watch
 from protomux_wakeup.cli.keys import find_capability, write_secret
 from protomux_wakeup.cli.options import (
+    EXIT_CODES,
     Keys,
     Output,
     capability_option,
@@ -33,15 +37,10 @@ from protomux_wakeup.cli.options import (
     visit_options,
     writer_options,
 )
-from protomux_wakeup.cli.process import Exit, let_go_of_stdout, reason, run
+from protomux_wakeup.cli.process import Exit, let_go_of_stdout, run
 from protomux_wakeup.cli.report import JsonReporter, Reporter
-from protomux_wakeup.cli.values import (
-    Address,
-    TcpAddress,
-    UnixAddress,
-    parse_address,
-    parse_key,
-)
+from protomux_wakeup.cli.values import parse_key
+from protomux_wakeup.endpoint import reason
 
 __all__ = ["command_line", "run_command"]
 
@@ -49,18 +48,6 @@ PROGRAM: Final = "protomux-wakeup"
 
 STDIN: Final = 0
 """Its file descriptor."""
-
-EXIT_CODES: Final = """\b
-Exit codes:
-    0  done
-    1  a connection failed or was lost, a frame is wrong, or something else
-    2  the command line, a key or the input cannot be used
-    3  no peer proved the capability within --timeout
-    4  no announce answered the lookup within --timeout
-  130  stopped by Ctrl-C (SIGINT)
-  141  nobody reads stdout any more (SIGPIPE)
-  143  stopped by SIGTERM
-"""
 
 
 def run_command(arguments: Sequence[str]) -> int:
@@ -107,6 +94,10 @@ def command_line() -> None:
     Speaks the wakeup protocol, as JavaScript's protomux-wakeup does, over encrypted streams.
     Peers of a topic share a secret, its capability; keygen makes one.
     """
+
+
+for _command in (host, watch, on, backends, logs, terminate):
+    command_line.add_command(_command)
 
 
 @command_line.command()
