@@ -10,13 +10,16 @@ import shutil
 import signal
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
 import pytest
 
 from protomux import crypto
+from protomux.streams import start_server
+from protomux_wakeup import Wakeup
 from tests.interop.harness import missing
 
 ROOT: Final = Path(__file__).parent.parent
@@ -65,6 +68,11 @@ class Running:
         assert self.process.stdin is not None
         self.process.stdin.write(text.encode())
 
+    def hears_the_end(self) -> None:
+        """Close its input."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+
     async def ends(self, code: int = 0, complaint: str = "") -> None:
         """Wait until it ends; all that it says on stderr must be `complaint`."""
         async with asyncio.timeout(LIMIT):
@@ -91,10 +99,17 @@ class Running:
 
 
 class Start(Protocol):
-    """Starts an example: its file name, its arguments, more of its environment."""
+    """Starts an example: its file name, its arguments, more of its environment.
+
+    It may be another program that starts it, when it is the time.
+    """
 
     async def __call__(
-        self, name: str, *arguments: str, environment: Mapping[str, str | None] = {}
+        self,
+        name: str,
+        *arguments: str,
+        environment: Mapping[str, str | None] = {},
+        through: Sequence[str] = (),
     ) -> Running: ...
 
 
@@ -107,7 +122,10 @@ async def start(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     started = set()
 
     async def start(
-        name: str, *arguments: str, environment: Mapping[str, str | None] = {}
+        name: str,
+        *arguments: str,
+        environment: Mapping[str, str | None] = {},
+        through: Sequence[str] = (),
     ) -> Running:
         assert name in expected
         started.add(name)
@@ -126,6 +144,7 @@ async def start(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
             **environment,
         }
         process = await asyncio.create_subprocess_exec(
+            *through,
             *command,
             *arguments,
             cwd=tmp_path,
@@ -306,3 +325,60 @@ async def test_one_who_waits_for_a_peer_can_be_stopped(start: Start) -> None:
         async with asyncio.timeout(LIMIT):
             await called.wait()
         await python.stop()
+
+
+@runs("counter_worker.py")
+async def test_a_counter_outlives_the_process_that_led(start: Start) -> None:
+    with tempfile.TemporaryDirectory(prefix="pw-", dir="/tmp") as place:
+        environment = {"TMPDIR": place, "XDG_RUNTIME_DIR": None}
+        first = await start("counter_worker.py", environment=environment)
+        worker = (await first.says(r"the worker is (\d+) - leading"))[1]
+        second = await start("counter_worker.py", environment=environment)
+        await second.says(rf"the worker is {worker} ")
+        first.hears("\n")
+        await first.says("1")
+        second.hears("\n")
+        await second.says("2")
+        await first.kill()
+        next_worker = (await second.says(r"the worker is (\d+)"))[1]
+        assert next_worker != worker
+        second.hears("\n")
+        await second.says("3")
+        second.hears_the_end()
+        await second.ends()
+        assert (Path(place) / "counter.count").read_text() == "3"
+        async with asyncio.timeout(LIMIT):
+            while os.listdir(Path(place) / f"protomux-wakeup-{os.geteuid()}"):  # noqa: ASYNC110 - no event tells it
+                await asyncio.sleep(0.02)
+
+
+@runs("on_news.py")
+async def test_a_command_takes_note_of_news(start: Start) -> None:
+    capability = secrets.token_bytes(32)
+    wakeup = Wakeup()
+    met = asyncio.Event()
+    session = wakeup.session(capability, on_peer_add=lambda _peer, _session: met.set())
+    server = await start_server(wakeup.add_stream, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    with tempfile.TemporaryDirectory(prefix="pw-", dir="/tmp") as place:
+        out = Path(place) / "out"
+        running = await start(
+            "on_news.py",
+            str(out),
+            environment={"PROTOMUX_WAKEUP_CAPABILITY": capability.hex()},
+            through=(
+                *(sys.executable, "-m", "protomux_wakeup", "on", "-", "--idle", "1"),
+                *("--connect", f"127.0.0.1:{port}", "--state", f"{place}/state"),
+                *("--directory", f"{place}/run", "--"),
+            ),
+        )
+        async with asyncio.timeout(LIMIT):
+            await met.wait()
+        session.broadcast_announce([(PYTHON_LOG, 3)])
+        await running.says(r"[0-9:]{8} +backend +[0-9a-f]{8} terminated")
+        assert out.read_text() == f"log {PYTHON_LOG.hex()[:8]} has 3 blocks\n"
+        running.process.send_signal(signal.SIGINT)
+        await running.ends(130)
+    server.close()
+    await server.wait_closed()
+    wakeup.destroy()
