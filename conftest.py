@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Final
 
 import pytest
+from coverage import CoverageData, CoverageException
 from hypothesis import settings
 
 MEASURED: Final = pytest.StashKey[str | None]()
@@ -29,6 +30,19 @@ settings.load_profile("shared")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put what takes long in front."""
     items.sort(key=lambda item: not item.nodeid.startswith(_LONGEST))
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """Take away what child processes were killed over while they wrote down their coverage."""
+    result = yield
+    if not hasattr(session.config, "workerinput"):
+        for path in sorted(session.config.rootpath.glob(".coverage.*")):
+            try:
+                CoverageData(str(path)).read()
+            except CoverageException:
+                path.unlink()
+    return result
 
 
 @pytest.fixture(scope="session", autouse=True)
