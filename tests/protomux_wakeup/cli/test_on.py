@@ -25,6 +25,8 @@ from ..host.members import is_running, until_empty
 from .command import Command, Event, started
 from .recorder import LIMIT
 
+pytestmark = pytest.mark.usefixtures("measured")
+
 CAPABILITY = b"\x05" * 32
 TOPIC = discovery_key(CAPABILITY).hex()
 COPY = 'cat > "$OUT"; echo done'
