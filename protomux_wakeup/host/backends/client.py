@@ -18,7 +18,12 @@ from protomux import ProtomuxError
 from protomux_wakeup.host.backends.engine import Command, Readiness
 from protomux_wakeup.host.backends.manager import Backend
 from protomux_wakeup.host.backends.serving import Address
-from protomux_wakeup.host.backends.types import BackendState, ConnectRequest, ConnectResponse
+from protomux_wakeup.host.backends.types import (
+    BackendState,
+    BackendStatus,
+    ConnectRequest,
+    ConnectResponse,
+)
 from protomux_wakeup.host.backends.worker import MAIN, STATE, Options, Wanted, manager_host
 from protomux_wakeup.host.errors import RemoteError
 from protomux_wakeup.host.leader import Client
@@ -144,7 +149,10 @@ class BackendsClient:
         state: BackendState = msgspec.convert(params["state"], BackendState)
         backend_id, number = params["backend_id"], state.status.number
         if self._told.get(backend_id, -1) < number:  # a manager that is new tells all of it
-            self._told[backend_id] = number
+            if state.status is BackendStatus.TERMINATED:  # of which no manager tells again
+                self._told.pop(backend_id, None)
+            else:
+                self._told[backend_id] = number
             if self.on_state is not None:
                 self.on_state(bytes.fromhex(params["topic"]), backend_id, state)
 

@@ -110,7 +110,7 @@ class Kills:
         self.times: dict[str, list[float]] = {}
 
     async def run(self, victims: Sequence[str], *, progress: bool = False) -> None:
-        """Do a round for each of `victims`, then let all leave."""
+        """Kill each of `victims` in turn, then let all leave."""
         async with self._stack:
             for topic in self._topics:
                 await topic.open()
@@ -118,7 +118,8 @@ class Kills:
             for topic in self._topics * MEMBERS:
                 await self._add(topic)
             for number, victim in enumerate(victims):
-                await self._round(victim)
+                while not await self._round(victim):
+                    pass  # there was no such process at that moment
                 if progress:
                     print(f"\r{number + 1} of {len(victims)}", end="", file=sys.stderr, flush=True)
             for topic in self._topics:  # once more, with nobody killed
@@ -170,14 +171,16 @@ class Kills:
         self._members.append((topic, member))
         await member.until("watching")
 
-    async def _round(self, victim: str) -> None:
+    async def _round(self, victim: str) -> bool:
+        """Kill a victim while there is news, if it is there; see that all of it is written down."""
         for topic in self._topics:
             topic.announce(self._random.choice((1, 1, 5)))
         await asyncio.sleep(self._random.uniform(0, 0.5))  # a moment like any other
         begun = time.monotonic()
         topic = self._random.choice(self._topics)
         pid = self._find(victim, topic)
-        if pid is not None and _kill(pid):
+        is_killed = pid is not None and _kill(pid)
+        if pid is not None and is_killed:
             self._pids.add(pid)
             for each in [each for each in self._members if each[1].pid == pid]:
                 await gone(pid)
@@ -188,8 +191,9 @@ class Kills:
         except AssertionError as error:
             error.add_note(repr([each.lines[-5:] for each in self._topics]))
             raise
-        if pid is not None:
+        if is_killed:
             self.times.setdefault(victim, []).append(time.monotonic() - begun)
+        return is_killed
 
     def _find(self, victim: str, topic: Topic) -> int | None:
         """Return whose turn it is; None where there is no such process at the moment."""
