@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 from rich.console import RenderableType
@@ -55,8 +56,7 @@ async def on(
     proxy: Listener,
 ) -> Exit:
     """Have `command` run for the topic of `capability`, until cancelled."""
-    check_name(name, directory)
-    check_name(manager_host(name), directory)
+    _manager_host(name, directory)
     async with AsyncExitStack() as stack:
         service = joining(report, name, directory, state, is_keeper=False)
         await stack.enter_async_context(service)
@@ -73,6 +73,8 @@ async def on(
         except (FileNotFoundError, ValueError) as error:
             raise Failure(str(error), Exit.USAGE) from None
         where = await manager.where()
+        _compare(report, "--control", control, where["control"])
+        _compare(report, "--proxy", proxy, where["proxy"])
         page = f"{where['control']}/#{where['token']}"
         report.say(
             "watching",
@@ -83,6 +85,16 @@ async def on(
         await meet_peers(report, service, listen, connect)
         await asyncio.Event().wait()
     return Exit.DONE
+
+
+def _compare(report: Reporter, option: str, wanted: Listener, url: str) -> None:
+    """Warn of a listener that is not where it was to be: another process runs the manager."""
+    found = urlsplit(url)
+    if wanted[1] not in (0, found.port):
+        report.warn(
+            f"{option} is {found.netloc}, as the process says that was there first, "
+            f"not port {wanted[1]}"
+        )
 
 
 async def _leave(report: Reporter, manager: Any) -> None:
@@ -166,11 +178,22 @@ async def _find(visitor: Visitor, beginning: str) -> str:
     return found[0]
 
 
+def _manager_host(name: str, directory: Path | None) -> str:
+    """Return the host that is asked; Failure (USAGE) where there can be none."""
+    check_name(name, directory)
+    try:
+        host = manager_host(name)
+    except ValueError as error:
+        raise Failure(str(error), Exit.USAGE) from None
+    check_name(host, directory)  # its path is longer
+    return host
+
+
 @asynccontextmanager
 async def _visiting(name: str, directory: Path | None) -> AsyncIterator[Visitor]:
-    check_name(manager_host(name), directory)
+    host = _manager_host(name, directory)
     try:
-        async with visit(manager_host(name), directory=directory) as visitor:
+        async with visit(host, directory=directory) as visitor:
             if not (await visitor.known()).clients:
                 raise HostNotRunning("")
             yield visitor

@@ -80,7 +80,8 @@ def _read(text: str, report: Reporter) -> bytes:
     show_default=True,
     metavar="HOST:PORT",
     callback=parsed(_listener),
-    help="Where the HTTP API and the page are; port 0 is any free one.",
+    help="Where the HTTP API and the page are; port 0 is any free one. All on of a host share "
+    "them, and the first one says where.",
 )
 @click.option(
     "--proxy",
@@ -88,7 +89,7 @@ def _read(text: str, report: Reporter) -> bytes:
     show_default=True,
     metavar="HOST:PORT",
     callback=parsed(_listener),
-    help="Where commands that listen are reached; port 0 is any free one.",
+    help="Where commands that listen are reached; port 0 is any free one. Shared like --control.",
 )
 @service_options
 @host_options
@@ -115,7 +116,8 @@ def on(
 
     Nothing runs until a peer has news. Then COMMAND does, once, and reads a line for each log that
     has grown: hint TOPIC KEY LENGTH. The exit code 0 acknowledges all that it was given; anything
-    else has it run again, after a while, with the same.
+    else has it run again, after a while, with the same. It runs in the directory and with the
+    environment of this command. A topic has one command: another one for it is refused.
     """
     from protomux_wakeup.cli import backends as bodies
     from protomux_wakeup.host.backends.engine import Readiness

@@ -19,6 +19,7 @@ from protomux_wakeup.cli.values import count_of, short
 from protomux_wakeup.host import (
     Client,
     HostNotRunning,
+    RemoteError,
     RequestTimeout,
     ServiceClient,
     Visitor,
@@ -231,15 +232,23 @@ async def meet_peers(
     listen: Iterable[Address],
     connect: Iterable[Address],
 ) -> None:
-    """Let peers in at `listen`, and have streams to `connect`; say so."""
+    """Let peers in at `listen`, and have streams to `connect`; say so.
+
+    Who is away is tried again and again: nothing else would, where this is started with a machine.
+    """
     for address in listen:
         own = await client.listen(_address(address))
         report.say("listening", own, {"address": own})
     for address in connect:
         text = _address(address)
-        with report.waiting(f"connecting to {text}"):
-            await client.connect(text)
-        report.say("connected", f"to {text}", {"address": text})
+        try:
+            with report.waiting(f"connecting to {text}"):
+                await client.connect(text)
+        except RemoteError as error:
+            report.warn(f"{error}; it is tried again until it is there", {"address": text})
+            await client.connect(text, wait=False)
+        else:
+            report.say("connected", f"to {text}", {"address": text})
 
 
 def _address(address: Address) -> str:

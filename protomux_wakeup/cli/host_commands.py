@@ -146,7 +146,8 @@ def _watcher(text: str) -> str:
     metavar="NAME",
     callback=parsed(_watcher),
     help="Remember under this name what was printed: the next watch of that name goes on there. "
-    "Without it nothing is remembered, and all that is known is printed.",
+    "Without it nothing is remembered, and all that is known is printed. One at a time: a later "
+    "watch of that name takes over, and this one ends with 1.",
 )
 @click.option(
     "--count", type=click.IntRange(1), metavar="NUMBER", help="Leave after so many hints."

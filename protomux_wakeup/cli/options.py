@@ -51,7 +51,7 @@ Exit codes:
     2  the command line, a key or the input cannot be used
     3  no peer proved the capability within --timeout
     4  no announce answered the lookup within --timeout
-    5  the host whose status is asked for is not running
+    5  the host that is asked is not running, or nothing is run for it
   130  stopped by Ctrl-C (SIGINT)
   141  nobody reads stdout any more (SIGPIPE)
   143  stopped by SIGTERM
@@ -241,14 +241,16 @@ service_options: Final = _together(
         multiple=True,
         metavar="ADDRESS",
         callback=parsed(partial(parse_address, least_port=0)),
-        help="Let peers in at HOST:PORT or unix:PATH; port 0 is any free one. May be repeated.",
+        help="Let peers in at HOST:PORT, unix:PATH or udp://SERVER:PORT/ID/VISITOR:PORT/ID; port 0 "
+        "is any free one. May be repeated.",
     ),
     click.option(
         "--connect",
         multiple=True,
         metavar="ADDRESS",
         callback=parsed(parse_address),
-        help="Keep a stream to the peer at HOST:PORT or unix:PATH. May be repeated.",
+        help="Keep a stream to the peer at HOST:PORT, unix:PATH or "
+        "udp://SERVER:PORT/ID/VISITOR:PORT/ID; one that is away is tried again. May be repeated.",
     ),
 )
 

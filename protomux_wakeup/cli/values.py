@@ -38,8 +38,10 @@ def short(key: bytes | None) -> str:
 
 
 def count_of(number: int, thing: str) -> str:
-    """Return "1 log", "2 logs", for the `thing` "log"."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+    """Return "1 log", "2 logs", for the `thing` "log"; "2 processes"."""
+    if number == 1:
+        return f"1 {thing}"
+    return f"{number} {thing}{'es' if thing.endswith('s') else 's'}"
 
 
 def hex_of(key: bytes | None) -> str | None:

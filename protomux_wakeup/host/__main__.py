@@ -6,12 +6,17 @@ They are started by its clients, and monitors by who runs backends.
 from __future__ import annotations
 
 import sys
+from typing import Final
 
 import msgspec
 
+USAGE: Final = 2
+"""The exit code where it is started by anybody else."""
 
-def main(role: str, *arguments: str) -> int:
-    """Be the process of that `role`; return the exit code."""
+
+def main(*words: str) -> int:
+    """Be the process of the role that the first of `words` names; return the exit code."""
+    role, *arguments = words or ("",)
     if role == "coordinator":
         from protomux_wakeup.host.coordinator import run_coordinator
 
@@ -23,6 +28,9 @@ def main(role: str, *arguments: str) -> int:
 
         control, cgroup = arguments
         return run_monitor(int(control), cgroup)
+    if role != "worker":
+        print("the processes of a host start each other: see protomux-wakeup host", file=sys.stderr)
+        return USAGE
     from protomux_wakeup.host.worker_process import Launch, run_worker
 
     return run_worker(msgspec.json.decode(arguments[0], type=Launch))

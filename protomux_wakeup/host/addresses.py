@@ -33,12 +33,11 @@ class Addresses:
         self._listening = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
 
-    async def connect(self, text: str, client: object, *, is_again: bool = False) -> None:
-        """Keep a stream to the address `text` for `client`, and wait until there is one.
+    async def connect(self, text: str, client: object, *, wait: bool = True) -> None:
+        """Keep a stream to the address `text` for `client`; `wait` until there is one, or not.
 
-        Where the first attempt fails, so does this, with EndpointError, and nothing is kept up;
-        `is_again`: for a client that had it before, which does not wait. Raises ValueError for
-        what is no address.
+        Who waits gets EndpointError where the first attempt fails, and nothing is kept up then.
+        Raises ValueError for what is no address.
         """
         address = parse_address(text)
         link = self._links.get(address)
@@ -50,7 +49,7 @@ class Addresses:
         clients = self._wanted[link]
         had_it = client in clients
         clients.add(client)
-        if is_again:
+        if not wait:
             return
         try:
             await link.wait_open()

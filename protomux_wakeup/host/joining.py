@@ -30,6 +30,7 @@ def join(
     on_leader_change: Callable[[Client], object] | None = None,
     directory: str | os.PathLike[str] | None = None,
     is_keeper: bool = False,
+    program: str | None = None,
     limits: Limits = Limits(),
 ) -> Client: ...
 
@@ -44,6 +45,7 @@ def join(
     on_leader_change: Callable[[Client], object] | None = None,
     directory: str | os.PathLike[str] | None = None,
     is_keeper: bool = False,
+    program: str | None = None,
     limits: Limits = Limits(),
 ) -> ServiceClient: ...
 
@@ -59,6 +61,7 @@ def join(
     on_leader_change: Callable[[Client], object] | None = None,
     directory: str | os.PathLike[str] | None = None,
     is_keeper: bool = False,
+    program: str | None = None,
     limits: Limits = Limits(),
 ) -> Client | ServiceClient:
     """Return a client of the host `name`, which joins as an async context manager.
@@ -74,7 +77,7 @@ def join(
     ```
 
     What entering may raise is said by `Client`. All processes of this user that join the host share
-    one worker, so they have to name the same one.
+    one worker, so they have to name the same one: who names another gets WorkerFailed.
 
     Args:
         name: of the host.
@@ -92,6 +95,8 @@ def join(
             over, after on_connect; with the service, it gets `ServiceClient.client`.
         directory: where the host's directory is; see `places.host_path`.
         is_keeper: this process is there to keep the host up, and may be asked to leave.
+        program: what this process is called where a host's processes are listed; by the name of its
+            command without it.
         limits: how long is waited for others.
 
     Raises TypeError for an argument of the one kind of worker that is given for the other.
@@ -115,6 +120,7 @@ def join(
         on_leader_change=on_leader_change,
         directory=directory,
         is_keeper=is_keeper,
+        program=program,
         limits=limits,
     )
     return ServiceClient(client, watcher) if worker is None else client

@@ -73,8 +73,8 @@ class Client:
     """One process's part in a host, as an async context manager. Made by `join`.
 
     Entering waits for the worker, and starts it if nobody has. It raises WorkerFailed where this
-    process was to run the worker and that did not start; ForeignPeer or OSError where the directory
-    of the host is not ours or cannot be made.
+    process was to run the worker and that did not start, or where the host has another worker;
+    ForeignPeer or OSError where the directory of the host is not ours or cannot be made.
 
     Attributes:
         id: of the client.
@@ -93,6 +93,7 @@ class Client:
         on_leader_change: Callable[[Client], object] | None,
         directory: str | os.PathLike[str] | None,
         is_keeper: bool,
+        program: str | None,
         limits: Limits,
     ) -> None:
         self.id: Final = f"client-{secrets.token_hex(8)}"
@@ -106,6 +107,7 @@ class Client:
         self._limits = limits
         self._above = directory
         self._is_keeper = is_keeper
+        self._program = _program() if program is None else program
         self._calls: Final = asyncio.Semaphore(CALLS)
         self._responders: dict[str, Handler] = {}
         self._leader: NewLeader | ProvidePort | None = None
@@ -138,7 +140,7 @@ class Client:
             Hello(
                 client_id=self.id,
                 pid=os.getpid(),
-                program=_program(),
+                program=self._program,
                 is_keeper=self._is_keeper,
             ),
             self._limits,
@@ -170,11 +172,6 @@ class Client:
         traceback: TracebackType | None,
     ) -> None:
         await self.leave()
-
-    @property
-    def is_connected(self) -> bool:
-        """There is a worker, and calls go to it."""
-        return self._connected.is_set() and not self._has_left
 
     @property
     def is_leader(self) -> bool:
@@ -431,6 +428,11 @@ class Client:
         """Have a session whenever there is a worker."""
         while True:
             leader = await self._request_port()
+            if leader.target != self._target:
+                raise WorkerFailed(
+                    f"expected the worker {self._target}, the host {self.name!r} runs "
+                    f"{leader.target!a} for others"
+                )
             try:
                 session = await Session.open(leader, self._responders)
             except (OSError, ProtomuxError):

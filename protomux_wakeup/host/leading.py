@@ -216,6 +216,7 @@ class Leading:
                 leader_id=self.leader.leader_id,
                 term=self.leader.term,
                 number=self.leader.number,
+                target=self._target,
                 worker_pid=ready.pid,
                 liveness_key=ready.liveness_key,
                 app_port=ports.app_port,

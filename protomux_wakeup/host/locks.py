@@ -82,7 +82,7 @@ class FileLock:
             lock = cls.try_acquire(path)
             if lock is not None:
                 return lock
-            file = await _wait(path, _open(path, os.O_CREAT), fcntl.F_WRLCK)
+            file = await _wait(_open(path, os.O_CREAT), fcntl.F_WRLCK)
             if _is_at(path, file):
                 return cls(path, file)
             os.close(file)
@@ -143,7 +143,7 @@ async def released(path: str) -> None:
         file = _open(path, 0)
     except FileNotFoundError:
         return
-    os.close(await _wait(path, file, fcntl.F_RDLCK))
+    os.close(await _wait(file, fcntl.F_RDLCK))
 
 
 class _Waiter(threading.Thread):
@@ -184,7 +184,7 @@ _waiters: Final[set[_Waiter]] = set()
 _held: Final[WeakSet[FileLock]] = WeakSet()
 
 
-async def _wait(path: str, file: int, kind: int) -> int:
+async def _wait(file: int, kind: int) -> int:
     """Return a descriptor with the lock of the file `file`, which may be another than that."""
     found = os.fstat(file)
     inode = found.st_dev, found.st_ino

@@ -11,11 +11,14 @@
     leader -> worker        start-session
     worker -> leader        session              the two ports of that client
     leader -> coordinator   provide-port         passed on to that client
+    leader -> worker        stop                 end what you do, and go
+    worker -> leader        failed               why there will be no worker
 
 Each is one JSON object of the fields below, the parameters of a jitpc notification of that name.
 What is asked of the coordinator, by requests: hello, ping, status, and leave, which it also tells
 those who keep the host.
-The names are those of the worker architecture of the DXOS client; claim and patience are ours.
+The names are those of the worker architecture of the DXOS client; claim, patience, stop and failed
+are ours.
 """
 
 from __future__ import annotations
@@ -152,12 +155,13 @@ class NewLeader(Fields, frozen=True):
 
 
 class ProvidePort(Fields, frozen=True):
-    """provide-port: all that a client needs to meet the worker."""
+    """provide-port: all that a client needs to meet the worker, and which one it is."""
 
     client_id: Id
     leader_id: Id
     term: Term
     number: Number
+    target: Text
     worker_pid: Pid
     liveness_key: Path
     app_port: Path

@@ -61,13 +61,13 @@ def runtime_directory() -> Path:
 
 
 def private_directory(path: str | os.PathLike[str]) -> Path:
-    """Make the directory at `path`, and those above it, for us alone; return it.
+    """Make the directory at `path`, and those missing above it, for us alone; return it.
 
     Raises ForeignPeer where it is there and another's, or open to others.
     """
     directory = Path(path)
-    directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    directory.mkdir(mode=0o700, exist_ok=True)
+    for each in (*reversed(directory.parents), directory):  # Path.mkdir gives parents another mode
+        each.mkdir(mode=0o700, exist_ok=True)
     _check_private(directory)
     return directory
 
@@ -80,7 +80,10 @@ def host_path(name: str, directory: str | os.PathLike[str] | None = None) -> Pat
     `runtime_directory` raises.
     """
     if _HOST.fullmatch(name) is None:
-        raise ValueError(f"expected a name of 1 to 32 letters, digits and . _ -, got {name!r}")
+        raise ValueError(
+            "expected a name of 1 to 32 letters, digits and . _ -, the first of them a letter or "
+            f"digit, got {name!r}"
+        )
     if directory is not None:
         above = Path(directory)
     elif os.environ.get("XDG_RUNTIME_DIR"):

@@ -186,7 +186,7 @@ class Service:
 
     async def _connect(self, params: Any, client: Recipient) -> None:
         address = text_of(params, "address")
-        await self._addresses.connect(address, client, is_again=flag_of(params, "is_again"))
+        await self._addresses.connect(address, client, wait=flag_of(params, "wait"))
 
     async def _listen(self, params: Any, client: Recipient) -> dict[str, list[str]]:
         addresses = await self._addresses.listen(text_of(params, "address"), client)

@@ -207,13 +207,15 @@ class ServiceClient:
             part = _json_of(entries[start : start + PART])
             await self._call("announce", {"capability": capability.hex(), "writers": part})
 
-    async def connect(self, address: str) -> None:
-        """Have a stream to `address` kept up while this process is here; wait for the first.
+    async def connect(self, address: str, *, wait: bool = True) -> None:
+        """Have a stream to `address` kept up while this process is here.
 
-        HOST:PORT, [IPV6]:PORT, unix:PATH or udp://SERVER:PORT/ID/VISITOR:PORT/ID. Raises
-        RemoteError, with a code such as "ECONNREFUSED", where the first attempt fails.
+        HOST:PORT, [IPV6]:PORT, unix:PATH or udp://SERVER:PORT/ID/VISITOR:PORT/ID. With `wait`, wait
+        for the first stream; raises RemoteError, with a code such as "ECONNREFUSED", where the
+        first attempt fails, and then nothing is kept up. Without it, whoever is away is tried
+        again, up to half a minute later, until it is there.
         """
-        await self._call("connect", {"address": address})
+        await self._call("connect", {"address": address, "wait": wait})
         self._connected[address] = None
 
     async def listen(self, address: str) -> str:
@@ -309,7 +311,7 @@ class ServiceClient:
         wanted: list[tuple[str, dict[str, Any]]] = [
             *(("watch", watched.params) for watched in self._watched.values()),
             *(("listen", {"address": address}) for address in self._listening),
-            *(("connect", {"address": address, "is_again": True}) for address in self._connected),
+            *(("connect", {"address": address, "wait": False}) for address in self._connected),
         ]
         calls = [self.client.call(method, params) for method, params in wanted]
         for result in await asyncio.gather(*calls, return_exceptions=True):

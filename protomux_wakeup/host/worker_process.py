@@ -305,6 +305,9 @@ async def _run(launch: Launch) -> int:
     except _Superseded as error:
         _log.info("%s", error)
         return SUPERSEDED
+    except (OSError, ProtomuxError) as error:
+        await process.fail(error)  # who leads says it
+        return 1
     except Exception as error:
         await process.fail(error)
         raise

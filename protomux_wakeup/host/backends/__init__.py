@@ -6,6 +6,7 @@ Arrows run downwards only:
     worker                        the manager as the worker of a host of its own
     trigger                       runs a command for a topic when its logs have grown
     serving                       the two listeners
+    connection                    what of a connection is taken for a request
     api, overview, page           control over HTTP; what somebody sees who looks on; the page
     proxy, tunnel, headers        the way to backends, by token
     answers, streams              errors and server-sent events over HTTP

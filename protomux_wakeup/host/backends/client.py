@@ -41,10 +41,14 @@ class BackendsClient:
     """The manager of backends, for one process. Made by `join_backends`.
 
     ```python
-    async with join_backends("default") as backends:
+    async with host.join("notes") as service, join_backends("notes") as backends:
         await backends.on(capability, ["./sync.sh"])
+        await service.connect("peer.example:4000", wait=False)
         await asyncio.Event().wait()
     ```
+
+    The peers whose news it is about are those of the host beside it, so who wants some joins that
+    too.
 
     As a context manager it joins the host of the manager, and leaves on the way out: what was run
     for this process alone is asked to end, and has ended by then.
@@ -242,6 +246,7 @@ def join_backends(
         on_leader_change=None,
         directory=directory,
         is_keeper=False,
+        program=None,
         limits=limits,
     )
     return BackendsClient(client)

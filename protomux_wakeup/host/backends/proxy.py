@@ -8,7 +8,7 @@ it is an answer to that request, or to none.
 To know nothing of a token is answered in the same words, whether it never was, is too old, or
 cannot be one. What parsers disagree about is refused, before the token is looked at. A request
 that turns out to be malformed when part of its body was passed on is cut off: the backend sees its
-begin, and never its end.
+beginning, and never its end.
 """
 
 from __future__ import annotations

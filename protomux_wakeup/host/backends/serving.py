@@ -19,6 +19,8 @@ from typing import Any, Final, TypeAlias
 
 from aiohttp import web
 
+from protomux_wakeup.address import TcpAddress
+from protomux_wakeup.endpoint import EndpointError
 from protomux_wakeup.host.backends.api import Control, Status
 from protomux_wakeup.host.backends.connection import Connection
 from protomux_wakeup.host.backends.http_limits import HttpLimits
@@ -174,5 +176,8 @@ def _bound(address: Address, limits: HttpLimits) -> Iterator[sockets.socket]:
             # A connection that is closed goes, also where its peer never reads what is left.
             stall = int(limits.stall * 1000)
             listener.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_USER_TIMEOUT, stall)
-        listener.bind((host, port))
+        try:
+            listener.bind((host, port))
+        except OSError as error:
+            raise EndpointError(f"cannot listen on {TcpAddress(host, port)}", error) from error
         yield listener

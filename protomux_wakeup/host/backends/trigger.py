@@ -100,7 +100,10 @@ class _Topic:
     def check(self, user: object, tag: str) -> None:
         """Raise Conflict where somebody else has another command run."""
         if self.users - {user} and self.tag != tag:
-            raise Conflict(f"expected the command that is run for {self.key} by another process")
+            raise Conflict(
+                f"another process has another command run for the topic {self.key}, and there can "
+                "be one"
+            )
 
     def turn(self) -> None:
         """Something is another way now."""

@@ -16,7 +16,6 @@ from typing import Any, Final
 import msgspec
 
 from protomux_wakeup.host.backends.engine import Command
-from protomux_wakeup.host.backends.limits import ManagerLimits
 from protomux_wakeup.host.backends.manager import Manager, Urls
 from protomux_wakeup.host.backends.process import ProcessEngine
 from protomux_wakeup.host.backends.serving import Address, control_token, serving
@@ -40,6 +39,9 @@ MAIN: Final = "protomux_wakeup.host.backends.worker:main"
 STATE: Final = "state"
 """What clients are told of a backend that was started for them: {topic, backend_id, state}."""
 
+_SUFFIX: Final = ".backends"
+_LONGEST_NAME: Final = 32 - len(_SUFFIX)
+
 GRACE: Final = 30.0
 """Seconds that what a process wants to be run outlives its connection: it may come back to the next
 manager, or the one that has replaced its own."""
@@ -55,7 +57,6 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         control: where the API and the page are: address and port, 0 for any.
         proxy: where backends are reached.
         limits: fields of `host.Limits` for the host.
-        manager_limits: fields of `ManagerLimits`.
     """
 
     host: str
@@ -64,7 +65,6 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     control: Address = ("127.0.0.1", 0)
     proxy: Address = ("127.0.0.1", 0)
     limits: dict[str, float] = {}
-    manager_limits: dict[str, float] = {}
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,15 +82,23 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def manager_host(name: str) -> str:
-    """Return the name of the host whose worker is the manager of backends of the host `name`."""
-    return f"{name}.backends"
+    """Return the name of the host whose worker is the manager of backends of the host `name`.
+
+    Raises ValueError for a name that leaves no room for that.
+    """
+    if len(name) > _LONGEST_NAME:
+        raise ValueError(
+            f"expected a name of at most {_LONGEST_NAME} characters, for a host with backends, "
+            f"got {name!r}"
+        )
+    return f"{name}{_SUFFIX}"
 
 
 async def main(worker: Worker) -> None:
     """Serve the clients of `worker` until it has to go; backends that run then are left running.
 
     Raises StoreFailed where the file of backends cannot be used, Superseded where there was a
-    manager of a later term, OSError where a listener cannot be.
+    manager of a later term, EndpointError where a listener cannot be.
     """
     options = msgspec.convert(dict(worker.options), Options)
     state = private_directory(state_directory(options.host, {"state": options.state}))
@@ -106,12 +114,12 @@ async def main(worker: Worker) -> None:
             commands,
             term=worker.term,
             urls=Urls(control="", proxy=""),  # until they are served
-            limits=ManagerLimits(**options.manager_limits),  # type: ignore[arg-type]
         )
         service = join(
             options.host,
             state=state,
             directory=options.directory,
+            program="backends",
             limits=Limits(**options.limits),  # type: ignore[arg-type]
         )
         await stack.enter_async_context(service)

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import tempfile
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager
@@ -152,10 +153,22 @@ async def test_a_second_process_with_the_name_ends_the_first(place: Path) -> Non
     await until_empty(place / "run")
 
 
-async def test_a_peer_that_is_not_there(place: Path) -> None:
-    path = place / "nobody"
-    with pytest.raises(host_library.RemoteError, match=r"cannot connect to unix:.*/nobody"):
-        await start(Recorder(), place, connect=[UnixAddress(str(path))])
+async def test_a_peer_that_is_away_is_tried_until_it_is_there(
+    place: Path, peer: RemotePeer
+) -> None:
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        port = reserved.getsockname()[1]
+        keeping = Recorder()
+        away = TcpAddress("127.0.0.1", port)
+        async with running(start(keeping, place, connect=[away])) as keeper:
+            warning = await keeping.complained()
+            assert warning.message.startswith(f"cannot connect to {away}: Connection refused; ")
+            reserved.close()
+            await peer.listen(port)
+            while not peer.streams:
+                assert not keeper.done()
+                await asyncio.sleep(0.01)
     await until_empty(place / "run")
 
 
@@ -263,7 +276,7 @@ def test_where_no_host_runs(capsys: pytest.CaptureFixture[str], place: Path) -> 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--name", ".."], "expected a name of 1 to 32 letters, digits and . _ -, got '..'"),
+        (["--name", ".."], "the first of them a letter or digit, got '..'"),
         (["--directory", "/tmp/" + "x" * 99], "expected a socket path of at most 103 bytes"),
     ],
 )

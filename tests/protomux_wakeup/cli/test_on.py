@@ -257,6 +257,27 @@ async def test_what_cannot_be_run(runner: Runner, peer: RemotePeer) -> None:
         assert "expected HOST:PORT" in err
 
 
+async def test_names_and_listeners_that_cannot_be(runner: Runner, peer: RemotePeer) -> None:
+    async with runner.on("true", options=("--name", "n" * 24)) as on:
+        _, err = await on.ends(2)
+        assert "at most 23 characters, for a host with backends" in err
+    async with runner.on("true", options=("--control", "203.0.113.7:80")) as on:
+        _, err = await on.ends(1)  # and no traceback of the manager's
+        assert "cannot listen on 203.0.113.7:80: Cannot assign requested address" in err
+
+
+async def test_who_comes_second_is_told_where_the_page_is(runner: Runner, peer: RemotePeer) -> None:
+    async with runner.on("true") as first:
+        page = (await watching(first, peer))["page"]
+        async with runner.on("true", options=("--control", "127.0.0.1:1")) as second:
+            assert (await second.until("watching"))["page"] == page
+            second.signal(signal.SIGINT)
+            _, err = await second.ends(130)
+            assert json.loads(err)["message"].startswith("--control is 127.0.0.1:")
+        first.signal(signal.SIGINT)
+        await first.ends(130)
+
+
 async def test_what_is_not_unicode_is_left_out_or_refused(runner: Runner, peer: RemotePeer) -> None:
     async with runner.on(os.fsdecode(b"\xff")) as on:
         _, err = await on.ends(2)

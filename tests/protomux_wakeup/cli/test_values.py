@@ -75,3 +75,4 @@ def test_short_forms() -> None:
     assert hex_of(bytes.fromhex(KEY)) == KEY
     assert hex_of(None) is None
     assert [count_of(number, "log") for number in (0, 1, 2)] == ["0 logs", "1 log", "2 logs"]
+    assert count_of(2, "other process") == "2 other processes"

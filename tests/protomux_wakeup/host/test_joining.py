@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -104,3 +106,31 @@ async def test_what_is_for_the_other_kind(
     options: Any = {argument: value}
     with pytest.raises(TypeError, match=f"expected {argument} for {whose} only"):
         host.join("test", worker, **options)
+
+
+async def test_who_brings_another_worker_is_told(place: Path) -> None:
+    runtime = place / "run"
+    async with host.join("test", state=place / "state", directory=runtime, limits=LIMITS) as first:
+        other = host.join("test", f"{WORKERS}:serves", directory=runtime, limits=LIMITS)
+        with pytest.raises(host.WorkerFailed, match=r"expected the worker .*:serves, the host"):
+            await other.__aenter__()
+        assert (await first.status())["pid"] == first.client.worker_pid
+    await until_empty(runtime)
+
+
+async def test_a_process_is_called_what_it_says(place: Path) -> None:
+    runtime = place / "run"
+    joining = host.join(
+        "test", state=place / "state", directory=runtime, program="bot", limits=LIMITS
+    )
+    async with joining, host.visit("test", directory=runtime) as visitor:
+        assert [client.program for client in (await visitor.known()).clients] == ["bot"]
+    await until_empty(runtime)
+
+
+def test_the_processes_of_a_host_are_not_for_users() -> None:
+    for role in ([], ["none"]):
+        command = [sys.executable, "-m", "protomux_wakeup.host", *role]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert done.stderr == "the processes of a host start each other: see protomux-wakeup host\n"
