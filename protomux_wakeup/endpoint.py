@@ -52,7 +52,7 @@ class EndpointError(ProtomuxError):
         code: the name of the system's error ("ECONNREFUSED"), None where it was none.
     """
 
-    def __init__(self, what: str, error: OSError | ProtomuxError) -> None:
+    def __init__(self, what: str, error: OSError | ProtomuxError | UnicodeError) -> None:
         super().__init__(f"{what}: {reason(error)}")
         number = error.errno if isinstance(error, OSError) else None
         self.code = None if number is None else errno.errorcode.get(number)
@@ -78,7 +78,7 @@ async def connect(address: Address, **options: Unpack[SecretStreamOptions]) -> S
         if isinstance(address, UdpAddress):
             return await _open_udx_connection(address, options)
         return await open_connection(address.host, address.port, **options)
-    except (OSError, ProtomuxError) as error:
+    except (OSError, ProtomuxError, UnicodeError) as error:  # the last for what is no host name
         raise EndpointError(f"cannot connect to {address}", error) from error
 
 
@@ -99,7 +99,7 @@ async def listening(
             server = await _start_udx_server(on_stream, address, options)
         else:
             server = await start_server(on_stream, address.host, address.port, **options)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise EndpointError(f"cannot listen on {address}", error) from error
     with _socket_file(address):
         async with server:

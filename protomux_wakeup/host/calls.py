@@ -6,7 +6,7 @@ from typing import Final
 
 from protomux import Channel, LimitExceeded, Protomux, StreamClosed
 from protomux.encoding import raw
-from protomux_wakeup.host.rpc import Rpc
+from protomux_wakeup.host.rpc import Limits, Rpc
 
 __all__ = ["APP", "CALLS", "GOING", "HEARTBEAT", "LEADER_SILENT", "MOVED", "SYSTEM", "open_rpc"]
 
@@ -29,6 +29,9 @@ GOING: Final = "protomux-wakeup/going"
 """The worker asks it of its clients before it goes. Who answers sends no more calls; as the answer
 comes after the calls that were sent, none is lost on the way."""
 
+HEAD: Final = 128
+"""Bytes of a frame that are kept free: more than the numbers before a message take."""
+
 MOVED: Final = "ERR_PROTOMUX_WAKEUP_MOVED"
 """Code of the error of a call that a worker does not begin, since it is about to go."""
 
@@ -46,6 +49,6 @@ def open_rpc(mux: Protomux, protocol: str) -> Rpc:
 
     channel = mux.create_channel(protocol, messages=((raw, received),), on_close=closed)
     assert channel is not None  # nobody else opens it on a mux of our own
-    rpc = Rpc(channel.messages[0].send)
+    rpc = Rpc(channel.messages[0].send, limits=Limits(line_size=mux.limits.frame_size - HEAD))
     channel.open()
     return rpc

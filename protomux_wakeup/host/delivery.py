@@ -43,10 +43,11 @@ class Recipient(Protocol):
 class _Watched:
     """A watch of a client's, and how far it has been sent."""
 
-    __slots__ = ("grown", "is_full", "on_the_way", "through", "watch")
+    __slots__ = ("grown", "is_full", "on_the_way", "serial", "through", "watch")
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: Watch, serial: int) -> None:
         self.watch: Final = watch
+        self.serial: Final = serial
         self.through = 0
         self.on_the_way: dict[bytes, int] = {}
         self.grown: dict[bytes, int] = {}  # of those that are on the way
@@ -75,21 +76,30 @@ class Delivery:
         self._recipients: dict[Watch, Recipient] = {}
         self._watches: dict[bytes, set[Watch]] = {}  # by topic
 
-    def watch(self, watch: Watch, recipient: Recipient) -> None:
+    def watch(self, watch: Watch, recipient: Recipient, serial: int) -> None:
         """Send `recipient` all that `watch` has not acknowledged, and what comes from now on.
 
-        Whoever got it before is told that it is "replaced".
+        Also where it did so before: who asks again may have lost what was on the way. Whoever else
+        got it before is told that it is "replaced", with the `serial` number of its own request, so
+        that it can tell whether it has asked again since.
         """
         before = self._recipients.get(watch)
-        if before is recipient:
-            return
         if before is not None:
+            replaced = self._clients[before].watched[watch]
             self.unwatch(watch)
-            before.notify("replaced", {"watcher": watch.watcher, "topic": watch.topic.hex()})
+            if before is not recipient:
+                before.notify(
+                    "replaced",
+                    {
+                        "watcher": watch.watcher,
+                        "topic": watch.topic.hex(),
+                        "serial": replaced.serial,
+                    },
+                )
         self._recipients[watch] = recipient
         self._watches.setdefault(watch.topic, set()).add(watch)
         client = self._clients.setdefault(recipient, _Client())
-        watched = client.watched[watch] = _Watched(watch)
+        watched = client.watched[watch] = _Watched(watch, serial)
         self._has_news(recipient, client, watched)
 
     def unwatch(self, watch: Watch) -> None:

@@ -232,10 +232,11 @@ class Client:
         while True:
             session = await self._open_session()
             try:
-                async with self._calls:
-                    if session.is_over or session.is_going:
-                        continue  # it was not sent, so the next worker may get it
-                    return await session.app.request(method, params, timeout=None)
+                await self._calls.acquire()
+                if session.is_over or session.is_going:
+                    self._calls.release()
+                    continue  # it was not sent, so the next worker may get it
+                return await self._ask(session, method, params)
             except StreamClosed as error:
                 if self._has_left:
                     raise
@@ -245,6 +246,21 @@ class Client:
                 if error.code != MOVED:
                     raise
                 await session.wait_closed()
+
+    async def _ask(self, session: Session, method: str, params: Any) -> Any:
+        """Return the answer of the worker; the call counts until then, also when it is given up."""
+        try:
+            answer = session.app.request(method, params, timeout=None)
+        except BaseException:
+            self._calls.release()
+            raise
+        answer.add_done_callback(self._answered)
+        return await asyncio.shield(answer)
+
+    def _answered(self, answer: asyncio.Future[Any]) -> None:
+        self._calls.release()
+        if not answer.cancelled():
+            answer.exception()  # of a call that was given up, nobody asks
 
     async def _open_session(self) -> Session:
         client, greeted = _during_hook.get() or (None, None)

@@ -158,6 +158,7 @@ class LineConnection(asyncio.Protocol):
         error = StreamClosed("the peer has ended the connection")
         self.rpc.peer_ended(error, has_left=has_left)
         self.close()
+        self._settled()  # where it was closing before, nothing is awaited any more
         return True
 
     def pause_writing(self) -> None:

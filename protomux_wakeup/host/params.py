@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from protomux.encoding import MAX_UINT
 
-__all__ = ["flag_of", "key_of", "text_of", "writers_of"]
+__all__ = ["flag_of", "key_of", "number_of", "text_of", "writers_of"]
 
 _KEY: Final = re.compile(r"[0-9a-fA-F]{64}")
 
@@ -21,6 +21,14 @@ def text_of(params: Any, name: str) -> str:
     value = _value(params, name)
     if not isinstance(value, str):
         raise ValueError(f"expected {name!r} to be a string, got {type(value).__name__}")
+    return value
+
+
+def number_of(params: Any, name: str) -> int:
+    """Return the number `name`, an int of 0 or more, 0 where there is none."""
+    value = params.get(name, 0) if isinstance(params, dict) else 0
+    if type(value) is not int or value < 0:
+        raise ValueError(f"expected {name!r} to be a number of 0 or more, got {value!a:.40}")
     return value
 
 

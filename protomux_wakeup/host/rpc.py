@@ -174,7 +174,11 @@ class Rpc:
             answer.due = due = self._loop.time() + timeout
             if due < self._next_due:
                 self._watch(due)
-        self._write(text)
+        try:
+            self._write(text)
+        except BaseException:
+            self._answers.pop(id, None)
+            raise
         return answer
 
     def notify(self, method: str, params: Any = None) -> None:
@@ -382,16 +386,17 @@ class _Answer(asyncio.Future[Any]):
 
 
 class _Error(msgspec.Struct):
-    """An error that crosses. JavaScript may throw what is no Error, and then all is missing."""
+    """An error that crosses. JavaScript may throw what is no Error, or one with any fields."""
 
-    message: str = ""
-    code: str | int | float | None = None
-    stack: str | None = None
+    message: Any = ""
+    code: Any = None
+    stack: Any = None
 
     def raised(self) -> RemoteError:
         """Return it as one that can be raised."""
-        code = None if self.code is None else str(self.code)
-        return RemoteError(self.message, code, self.stack)
+        code = None if self.code is None else _text(self.code)
+        stack = self.stack if isinstance(self.stack, str) else None
+        return RemoteError(_text(self.message), code, stack)
 
 
 class _Message(msgspec.Struct):
@@ -421,6 +426,11 @@ _encode: Final = msgspec.json.Encoder().encode
 
 _SCALARS: Final = frozenset({type(None), bool, int, float, str})
 _PLAIN: Final = _SCALARS | {dict, list, tuple}
+
+
+def _text(value: Any) -> str:
+    """Return what a string is to be, and in JavaScript need not be."""
+    return value if isinstance(value, str) else _encode(value).decode()
 
 
 def _check_method(method: str) -> None:

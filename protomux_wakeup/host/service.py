@@ -23,7 +23,7 @@ from protomux_wakeup.host.addresses import Addresses
 from protomux_wakeup.host.delivery import RETRY, Delivery, Recipient
 from protomux_wakeup.host.errors import StoreFailed
 from protomux_wakeup.host.hints import HintStore, Watch
-from protomux_wakeup.host.params import flag_of, key_of, text_of, writers_of
+from protomux_wakeup.host.params import flag_of, key_of, number_of, text_of, writers_of
 from protomux_wakeup.host.places import private_directory
 from protomux_wakeup.host.worker import Worker
 from protomux_wakeup.limits import Limits, Rate
@@ -149,6 +149,7 @@ class Service:
         capability = key_of(params, "capability")
         watcher = text_of(params, "watcher")
         is_ephemeral = flag_of(params, "is_ephemeral")
+        serial = number_of(params, "serial")
         with self._stored():
             topic = self._store.watch(watcher, capability, is_ephemeral=is_ephemeral)
         watch = Watch(watcher, topic)
@@ -156,7 +157,7 @@ class Service:
         if is_ephemeral:
             self._ephemeral.add(watch)
         self._join(capability).broadcast_lookup()
-        self._delivery.watch(watch, client)
+        self._delivery.watch(watch, client, serial)
         return {"topic": topic.hex()}
 
     def _unwatch(self, params: Any, client: Recipient) -> None:

@@ -12,14 +12,15 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import Awaitable, Iterable, Mapping
+from contextlib import suppress
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self, TypeAlias
 
-from protomux import ProtomuxError
+from protomux import ProtomuxError, StreamClosed
 from protomux.crypto import discovery_key
-from protomux_wakeup.host.errors import RemoteError, WatcherReplaced
+from protomux_wakeup.host.errors import LeaderLost, RemoteError, RequestTimeout, WatcherReplaced
 from protomux_wakeup.host.leader import Client
-from protomux_wakeup.host.params import key_of, writers_of
+from protomux_wakeup.host.params import key_of, number_of, writers_of
 
 __all__ = ["Hint", "Hints", "ServiceClient"]
 
@@ -27,6 +28,15 @@ _log = logging.getLogger("protomux_wakeup.host")
 
 PART: Final = 1_024
 """Writers that go in one call: the worker has a turn for others between two."""
+
+FIRST_WAIT: Final = 1.0
+"""Seconds before a new worker is asked again for what it has refused; twice as many each time."""
+
+LONGEST_WAIT: Final = 30.0
+"""Seconds between two such requests at most."""
+
+_Want: TypeAlias = tuple[str, dict[str, Any]]
+"""A call to a worker: its method and parameters."""
 
 
 class Hint(NamedTuple):
@@ -44,16 +54,36 @@ class Hint(NamedTuple):
 
 
 class _Watched:
-    """A topic that is watched."""
+    """A topic that is watched.
 
-    __slots__ = ("capability", "is_ephemeral", "open", "received", "watcher")
+    Attributes:
+        capability, watcher, is_ephemeral: what was asked for.
+        received: the newest length of each log.
+        open: those of them that are not acknowledged.
+        serial: the number of the last request for it; that of the last one that was granted is
+            `granted`, 0 for none, and of one after which another process has got it, `replaced`.
+        asking: requests that are not answered.
+    """
+
+    __slots__ = (
+        "asking",
+        "capability",
+        "granted",
+        "is_ephemeral",
+        "open",
+        "received",
+        "replaced",
+        "serial",
+        "watcher",
+    )
 
     def __init__(self, capability: bytes, watcher: str, is_ephemeral: bool) -> None:
         self.capability: Final = capability
         self.watcher: Final = watcher
         self.is_ephemeral: Final = is_ephemeral
-        self.received: dict[bytes, int] = {}  # the newest length of each log
-        self.open: dict[bytes, int] = {}  # those of them that are not acknowledged
+        self.received: dict[bytes, int] = {}
+        self.open: dict[bytes, int] = {}
+        self.serial = self.granted = self.replaced = self.asking = 0
 
     @property
     def params(self) -> dict[str, Any]:
@@ -62,6 +92,7 @@ class _Watched:
             "capability": self.capability.hex(),
             "watcher": self.watcher,
             "is_ephemeral": self.is_ephemeral,
+            "serial": self.serial,
         }
 
 
@@ -104,6 +135,7 @@ class ServiceClient:
         self._news = asyncio.Event()
         self._has_left = False
         self._iteration: Hints | None = None
+        self._asking_again: asyncio.Task[None] | None = None
         client.respond("hints", self._hints_came)
         client.respond("replaced", self._was_replaced)
         client.on_connect = self._connect_anew
@@ -136,12 +168,15 @@ class ServiceClient:
                 f"expected the watcher {before.watcher!r} for a topic that is watched, "
                 f"got {wanted.watcher!r}"
             )
+        before.serial += 1
+        before.asking += 1
+        params = before.params
         try:
-            await self._call("watch", before.params)
-        except BaseException:
-            if before is wanted:
-                self._watched.pop(topic, None)
-            raise
+            await self._call("watch", params)
+            before.granted = max(before.granted, params["serial"])
+        finally:
+            before.asking -= 1
+            self._settle(topic, before)
         return topic
 
     async def unwatch(self, topic: bytes) -> None:
@@ -178,10 +213,10 @@ class ServiceClient:
             watched = self._watched.get(topic)
             if watched is None:
                 continue
+            await self._acknowledge(topic, watched, [(key, length) for _, key, length in known])
             for _, key, length in known:
                 if watched.open.get(key, length + 1) <= length:
                     del watched.open[key]
-            await self._acknowledge(topic, watched, [(key, length) for _, key, length in known])
 
     async def _acknowledge(
         self, topic: bytes, watched: _Watched, writers: list[tuple[bytes, int]]
@@ -243,6 +278,8 @@ class ServiceClient:
             return
         self._has_left = True
         self._news.set()
+        if self._asking_again is not None:
+            self._asking_again.cancel()
         nameless = [topic for topic, each in self._watched.items() if each.is_ephemeral]
         try:
             await asyncio.gather(*map(self.unwatch, nameless))
@@ -296,29 +333,68 @@ class ServiceClient:
 
     def _was_replaced(self, params: Any) -> None:
         topic = key_of(params, "topic")
-        watched = self._watched.pop(topic, None)
+        watched = self._watched.get(topic)
         if watched is not None:
+            watched.replaced = max(watched.replaced, number_of(params, "serial"))
+            self._settle(topic, watched)
+
+    def _settle(self, topic: bytes, watched: _Watched) -> None:
+        """See whether it is watched still, unless that is being asked for."""
+        if watched.asking or self._watched.get(topic) is not watched:
+            return
+        if watched.granted <= watched.replaced:  # both 0: it was never granted
+            del self._watched[topic]
+        if 0 < watched.granted <= watched.replaced:
             self._waiting.appendleft(
                 WatcherReplaced(f"another process watches {topic.hex()} as {watched.watcher!r} now")
             )
             self._news.set()
+
+    # The next worker
+
+    @property
+    def _wants(self) -> list[_Want]:
+        """All that a worker has to be asked for."""
+        return [
+            *(("watch", watched.params) for watched in self._watched.values()),
+            *(("listen", {"address": address}) for address in self._listening),
+            *(("connect", {"address": address, "wait": False}) for address in self._connected),
+        ]
 
     async def _connect_anew(self, _client: object) -> None:
         """There is a new worker, which knows nothing of us.
 
         These calls are to it alone: where it goes as well, the one after it is told.
         """
-        wanted: list[tuple[str, dict[str, Any]]] = [
-            *(("watch", watched.params) for watched in self._watched.values()),
-            *(("listen", {"address": address}) for address in self._listening),
-            *(("connect", {"address": address, "wait": False}) for address in self._connected),
-        ]
-        calls = [self.client.call(method, params) for method, params in wanted]
-        for result in await asyncio.gather(*calls, return_exceptions=True):
-            if isinstance(result, RemoteError):
+        if self._asking_again is not None:
+            self._asking_again.cancel()
+            self._asking_again = None
+        refused = await self._ask(self._wants)
+        if refused:
+            self._asking_again = asyncio.create_task(self._ask_again(refused))
+
+    async def _ask(self, wants: list[_Want]) -> list[_Want]:
+        """Return those of `wants` that the worker does not do."""
+        refused = []
+        calls = [self.client.call(method, params) for method, params in wants]
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        for want, result in zip(wants, results, strict=True):
+            if isinstance(result, RemoteError | RequestTimeout):
                 _log.error("the new worker does not do what the one before did: %s", result)
+                refused.append(want)
             elif isinstance(result, BaseException):
                 raise result
+        return refused
+
+    async def _ask_again(self, refused: list[_Want]) -> None:
+        """Ask the worker, whose disk may have been full, until it does all, or is another one."""
+        wait = FIRST_WAIT
+        with suppress(StreamClosed, LeaderLost):  # or this client leaves
+            while refused:
+                await asyncio.sleep(wait)
+                wait = min(2 * wait, LONGEST_WAIT)
+                wanted = self._wants
+                refused = await self._ask([want for want in refused if want in wanted])
 
 
 class Hints:

@@ -171,6 +171,9 @@ async def test_both_ask_and_errors_cross(pair: Pair) -> None:
         found = await ask(client, "request", method="fail", params="EBAD")
         assert found["message"] == "it failed there"
         assert found["code"] == "EBAD"
+        for code in (False, {"a": 1}, [None]):  # which no code of an error should be
+            found = await ask(client, "request", method="fail", params=code)
+            assert found["message"] == "it failed there"
         found = await ask(client, "request", method="nothing")
         assert found["message"] == "Unknown method: nothing"
         if pair == ("node", "py"):

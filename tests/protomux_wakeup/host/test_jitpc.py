@@ -263,6 +263,41 @@ async def test_an_end_waits_for_both_directions(place: Path) -> None:
             await client.request("wait")
 
 
+async def test_a_peer_that_goes_holds_up_no_end(place: Path) -> None:
+    """Though it had been asked, and cannot answer any more."""
+    with sockets.socket(sockets.AF_UNIX) as listener:
+        listener.bind(str(place / "a.sock"))
+        listener.listen()
+        client = connect("a", directory=place)
+        answer = client.request("wait", timeout=None)
+        loop = asyncio.get_running_loop()
+        listener.setblocking(False)
+        theirs, _ = await loop.sock_accept(listener)
+        with theirs:
+            assert b"wait" in await loop.sock_recv(theirs, 1000)
+            client.end()
+    with pytest.raises(StreamClosed):
+        await answer
+    async with asyncio.timeout(LIMIT):
+        await client.wait_closed()
+
+
+async def test_a_client_that_goes_does_not_stay_on_the_list(place: Path) -> None:
+    """And so does not keep the server from spinning down."""
+
+    def on_client(client: Client) -> None:
+        client.request("wait", timeout=None)
+        client.end()
+
+    async with serving(place, on_client, spindown_timeout=0.05) as server:
+        with raw(place) as socket:
+            socket.setblocking(False)
+            assert b"wait" in await asyncio.get_running_loop().sock_recv(socket, 1000)
+        async with asyncio.timeout(LIMIT):
+            await server.wait_closed()
+        assert server.clients == ()
+
+
 async def test_a_cancelled_request_holds_up_no_end(place: Path) -> None:
     async with serving(place, lambda client: client.respond("wait", lambda _: asyncio.sleep(60))):
         client = connect("a", directory=place)

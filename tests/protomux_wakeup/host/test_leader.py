@@ -7,12 +7,13 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from protomux import StreamClosed
+from protomux import LimitExceeded, StreamClosed
 from protomux_wakeup import Wakeup, Writer, host
 from protomux_wakeup.host.calls import CALLS
 from protomux_wakeup.host.errors import ForeignPeer, LeaderLost, RemoteError, RequestTimeout
@@ -205,6 +206,38 @@ async def test_a_call_that_was_not_sent_is_not_lost(place: Path) -> None:
         assert {type(error) for error in errors} == {LeaderLost}
         assert await waiting == 3
     await until_empty(place)
+
+
+async def test_calls_that_were_given_up_cost_nobody_the_worker(place: Path) -> None:
+    """They count until they are answered, or it would be at work on more and more."""
+    async with joining(place) as client:
+        worker = client.worker_pid
+        gate = asyncio.Event()
+        client.respond("go on", lambda _params: gate.wait())
+        for _ in range(3):
+            calls = (client.call("slowly", timeout=0.2) for _ in range(CALLS))
+            results = await asyncio.gather(*calls, return_exceptions=True)
+            assert {type(result) for result in results} == {RequestTimeout}
+        gate.set()
+        assert await client.call("add", [1, 2]) == 3
+        assert client.worker_pid == worker
+
+
+async def test_what_is_too_long_costs_the_call_alone(place: Path) -> None:
+    async with joining(place) as client:
+        worker = client.worker_pid
+        for size in range(2**24 - 240, 2**24, 8):  # around what a frame takes
+            for method in ("long", "long later"):
+                with suppress(RemoteError):
+                    assert len(await client.call(method, size)) == size
+            with suppress(LimitExceeded):
+                assert await client.call("stamp", "a" * size)
+        for method in ("long", "long later"):
+            with pytest.raises(RemoteError, match="expected a message of at most"):
+                await client.call(method, 2**24)
+        with pytest.raises(LimitExceeded, match="expected a message of at most"):
+            await client.call("stamp", "a" * 2**24)
+        assert client.worker_pid == worker
 
 
 async def test_a_leader_that_dies_is_replaced(place: Path) -> None:

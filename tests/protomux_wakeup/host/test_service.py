@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from protomux.crypto import discovery_key
+from protomux.streams import start_server
 from protomux_wakeup import Writer
 from protomux_wakeup.host import service as service_module
+from protomux_wakeup.host import service_client as client_module
 from protomux_wakeup.host.delivery import WINDOW
 from protomux_wakeup.host.errors import RemoteError, WatcherReplaced
 from protomux_wakeup.host.hints import HintLimits
@@ -282,6 +284,64 @@ async def test_the_newest_process_of_a_name_gets_the_hints(
     await old.watch(OTHER)
 
 
+async def test_watching_that_is_broken_off_can_be_begun_again(
+    host: LocalHost, peer: RemotePeer
+) -> None:
+    peer.known.update((key(number), 1) for number in range(3))
+    gui = ServiceClient(host.client(), "gui")
+    for is_shared in (False, True):
+        broken_off = asyncio.create_task(gui.watch(CAPABILITY))
+        shared = asyncio.create_task(gui.watch(CAPABILITY)) if is_shared else None
+        await asyncio.sleep(0)
+        broken_off.cancel()  # the worker has it all the same, and sends what it knows
+        with pytest.raises(asyncio.CancelledError):
+            await broken_off
+        if shared is not None:
+            await shared
+        if not is_shared:
+            await ServiceClient(host.client()).connect(await peer.listen())
+            await peer.asked.get()
+            await until(lambda: host.status()["topics"][0]["hints"] == 3)
+    assert sorted(await take(gui, 3)) == [hint(number, 1) for number in range(3)]
+    peer.announce((key(0), 2))
+    assert await take(gui, 1) == [hint(2, 1)]  # which was not acknowledged
+    hints = gui.hints()
+    assert await anext(hints) == hint(2, 1)
+    assert await anext(hints) == hint(0, 2)
+
+
+async def test_of_two_with_one_name_at_the_same_moment_one_has_the_hints(
+    host: LocalHost, peer: RemotePeer
+) -> None:
+    one, other = ServiceClient(host.client(), "bot"), ServiceClient(host.client(), "bot")
+    await one.watch(CAPABILITY)
+    await one.connect(await peer.listen())
+    await peer.asked.get()
+    for number in range(1, 10):
+        # The first hears that it was replaced when it has asked again.
+        await asyncio.gather(other.watch(CAPABILITY), one.watch(CAPABILITY))
+        waiting = {asyncio.create_task(take(each, 1)) for each in (one, other)}
+        peer.announce((key(0), number))
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+        assert {type(each) for each in results} == {list, WatcherReplaced}
+
+
+async def test_what_cannot_be_acknowledged_is_not_lost(host: LocalHost, peer: RemotePeer) -> None:
+    gui = ServiceClient(host.client(), "gui")
+    await gui.watch(CAPABILITY)
+    await gui.connect(await peer.listen())
+    await peer.asked.get()
+    peer.announce((key(1), 5))
+    hints = gui.hints()
+    assert await anext(hints) == hint(1, 5)
+    with full_disk(host.place), pytest.raises(RemoteError, match=r"^cannot use .*hints.db: "):
+        await anext(hints)
+    hints = gui.hints()
+    assert await anext(hints) == hint(1, 5)
+    peer.announce((key(1), 9))
+    assert await anext(hints) == hint(1, 9)
+
+
 # Watchers without a name
 
 
@@ -357,6 +417,26 @@ async def test_what_was_acknowledged_and_comes_again_is_acknowledged_again(
     await peer.asked.get()
     peer.announce((key(WINDOW), 1))
     assert await anext(hints) == hint(WINDOW, 1)
+
+
+async def test_what_the_next_worker_refuses_it_is_asked_for_again(
+    host: LocalHost, peer: RemotePeer, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    monkeypatch.setattr(client_module, "FIRST_WAIT", 0.05)
+    client = host.client()
+    gui = ServiceClient(client, "gui")
+    await gui.watch(CAPABILITY)
+    address = await gui.listen("127.0.0.1:0")
+    await host.crash()
+    async with await start_server(lambda _stream: None, "127.0.0.1", int(address.split(":")[1])):
+        await client.move(host.service)
+        await until(lambda: caplog.text.count(f"cannot listen on {address}") > 2)
+    await until(lambda: host.status()["listening"] == [address])
+    await peer.connect(address)
+    await peer.asked.get()
+    peer.announce((key(1), 5))
+    assert await take(gui, 1) == [hint(1, 5)]
+    await gui.leave()
 
 
 # Announcing
@@ -490,6 +570,16 @@ async def test_a_stream_is_kept_up(host: LocalHost, peer: RemotePeer) -> None:
     await gui.connect(address)
     assert await take(gui, 1) == [hint(1, 1)]
     await again.close()
+
+
+@pytest.mark.parametrize("name", ["x..y", "a" * 70, "\u00fc" * 64])
+async def test_a_name_that_no_host_can_have(host: LocalHost, name: str) -> None:
+    gui = ServiceClient(host.client())
+    with pytest.raises(RemoteError, match=r"^cannot connect to "):
+        await gui.connect(f"{name}:4000")
+    with pytest.raises(RemoteError, match=r"^cannot listen on "):
+        await gui.listen(f"{name}:4000")
+    assert (await status(gui))["links"] == []
 
 
 async def test_an_address_where_nobody_is(host: LocalHost, peer: RemotePeer) -> None:

@@ -72,6 +72,9 @@ async def main(worker: Worker) -> None:
     def fail(params: Any, _session: Session) -> None:
         raise Oops(params)
 
+    async def long_later(params: int, _session: Session) -> str:
+        return "a" * params
+
     def tell(params: Any, session: Session) -> None:
         for each in worker.sessions:
             each.notify("told", [session.client_id, params])
@@ -81,6 +84,8 @@ async def main(worker: Worker) -> None:
     worker.respond("slowly", slowly)
     worker.respond("fail", fail)
     worker.respond("tell", tell)
+    worker.respond("long", lambda params, _session: "a" * params)
+    worker.respond("long later", long_later)
     worker.respond("clients", lambda *_: [each.client_id for each in worker.sessions])
     with journal(worker) as note:
         stamps(worker, note)
