@@ -86,7 +86,7 @@ fuzz-long: $(DEV)
 	FUZZ=long $(BIN)/pytest -q fuzz/test_stack_machine.py fuzz/test_speedups.py \
 		fuzz/test_stateful_speedups.py
 
-# Some 12 minutes: ours beside the originals. Writes bench/results.json, the README's table and the
+# Some 15 minutes: ours beside the originals. Writes bench/results.json, the README's table and the
 # plots.
 bench: $(DEV) $(NODE_MODULES)
 	$(BIN)/python -m bench all --write

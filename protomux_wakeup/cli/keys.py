@@ -1,6 +1,7 @@
 """Where the secrets come from and where they are written: files and the environment.
 
-Never the command line, which every user of the machine can read. No message repeats a secret.
+Not the command line, which every user of the machine can read: a command that takes one there warns
+of it. No message repeats a secret.
 """
 
 from __future__ import annotations
