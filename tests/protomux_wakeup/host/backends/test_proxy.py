@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import os
+import resource
 import socket as sockets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -790,6 +792,23 @@ async def test_a_connection_too_many_is_cut() -> None:
         async with Client.to(url) as fourth:
             await fourth.send(request())
             assert (await fourth.answer()).status == 200
+
+
+async def test_connections_leave_descriptors_for_what_else_there_is() -> None:
+    before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len(os.listdir("/proc/self/fd"))
+    descriptors = 2 * used + 100
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, most))
+    try:
+        async with proxied(limits=LIMITS) as (url, _, _), AsyncExitStack() as stack:
+            for _ in range(descriptors // 8):
+                client = await stack.enter_async_context(Client.to(url))
+                await client.send(request())
+                assert (await client.answer()).status == 200
+            async with Client.to(url) as one_more:
+                assert await one_more.rest() == b""
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before, most))
 
 
 @pytest.mark.parametrize("way", ["up", "down"])
