@@ -144,6 +144,26 @@ async def test_what_a_client_forges_does_not_arrive() -> None:
         assert got.headers[b"x-kept"] == [b"a", b"b"]
 
 
+@pytest.mark.parametrize(
+    "target",
+    ["/", "/x?", "/x??", "/?", "//a/../b", "/%zz?a=%", "/a?b?c", "/;a=1?'", "/%2F?a=%2B+", '/"|{}'],
+)
+async def test_path_and_query_arrive_byte_by_byte(target: str) -> None:
+    async with proxied() as (url, backend, _), Client.to(url) as client:
+        await client.send(request(target))
+        await client.answer()
+        assert bytes(backend.connections[0].got).split(b" ")[1] == target.encode()
+
+
+@pytest.mark.parametrize("query", ["", "?", "?a=b"])
+async def test_a_token_alone_is_the_root(query: str) -> None:
+    async with proxied() as (url, backend, _), Client.to(url) as client:
+        await client.send(request(query))
+        await client.answer()
+        (got,) = backend.requests
+        assert got.target.decode() == f"/{query}"
+
+
 async def test_all_else_arrives_as_it_was_sent() -> None:
     headers = {
         "Accept-Encoding": "gzip;q=0.1, br",
