@@ -68,6 +68,7 @@ class _Topic:
         leaving: who does not any more, and hears of what runs until it has ended.
         pending: what has grown and is not acknowledged, by the key of the log.
         done: what is acknowledged and the service does not know yet.
+        has_acknowledged: the one that runs, or ran last, has come further with what was pending.
         is_watched: hints of it come, and the service takes what is acknowledged.
         backend: the one that runs; it may be of an earlier manager.
         is_running: there is one, or is about to be.
@@ -86,6 +87,7 @@ class _Topic:
         self.backend: str | None = None
         self.is_running = False
         self.has_acknowledged = False
+        self._reached: dict[bytes, int] = {}  # of what is pending, how far it was acknowledged
         self.serving: asyncio.Task[None] | None = None
         self._turned = asyncio.Event()
 
@@ -104,6 +106,16 @@ class _Topic:
                 f"another process has another command run for the topic {self.key}, and there can "
                 "be one"
             )
+
+    def take_note(self, key: bytes, length: int) -> None:
+        """That log is done up to that length."""
+        pending = self.pending.get(key)
+        if pending is None or length <= self._reached.get(key, -1):
+            return  # no more than was known
+        self.has_acknowledged = True
+        self._reached[key] = length
+        if pending <= length:
+            del self.pending[key], self._reached[key]
 
     def turn(self) -> None:
         """Something is another way now."""
@@ -299,9 +311,7 @@ class Trigger:
     def _on_acknowledged(self, _backend_id: str, news: Sequence[News]) -> None:
         for id, key, length in news:
             topic = self._topic(id)
-            topic.has_acknowledged = True
-            if topic.pending.get(key, length + 1) <= length:
-                del topic.pending[key]
+            topic.take_note(key, length)
             topic.done[key] = max(length, topic.done.get(key, 0))
         self._is_to_tell.set()
 

@@ -14,6 +14,7 @@ import pytest
 
 from protomux.crypto import discovery_key
 from protomux_wakeup import host
+from protomux_wakeup.host.backends import trigger
 from protomux_wakeup.host.backends.client import BackendsClient, join_backends
 from protomux_wakeup.host.backends.engine import Command, News
 from protomux_wakeup.host.backends.trigger import Trigger
@@ -215,6 +216,34 @@ async def test_who_has_acknowledged_at_once_has_the_next_one_started_at_once(sta
         stage.engine.held.set()
         await stage.until(BackendStatus.TERMINATED)
     assert loop.time() - begun < 1 + 2 + 4 + 8
+
+
+async def test_who_acknowledges_the_same_again_has_acknowledged_nothing(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trigger, "FIRST_DELAY", 10 * LIMIT)
+    told = stage.manager.on_acknowledged
+    assert told is not None
+
+    async def starts(capability: bytes, length: int) -> None:
+        """One starts for the topic, acknowledges so much of its log, and fails."""
+        topic = discovery_key(capability)
+        while (backend := stage.manager.key_of(topic.hex())) is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        told(backend.backend_id, [News(topic, key(1), length)])
+        stage.manager.terminate(backend.backend_id)
+        while await stage.until(BackendStatus.TERMINATED) != backend.backend_id:
+            pass
+
+    for capability in (CAPABILITY, OTHER):
+        await stage.trigger.add("user", capability, SLEEPS, idle=None)
+        stage.service.tell(1, 10, capability)
+    for length in (3, 5, 5):  # at once, but for the last
+        await starts(CAPABILITY, length)
+    for length in (3, 5, 7, 9):
+        await starts(OTHER, length)
+    keys = [launch.key for launch in stage.engine.started]
+    assert keys.count(TOPIC.hex()) == 3
 
 
 # Over processes
