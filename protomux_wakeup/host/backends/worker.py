@@ -22,7 +22,7 @@ from protomux_wakeup.host.backends.process import ProcessEngine
 from protomux_wakeup.host.backends.serving import Address, control_token, serving
 from protomux_wakeup.host.backends.store import BackendStore
 from protomux_wakeup.host.backends.trigger import Trigger
-from protomux_wakeup.host.backends.types import BackendState, ConnectRequest
+from protomux_wakeup.host.backends.types import BackendState, ConnectRequest, Seconds
 from protomux_wakeup.host.joining import join
 from protomux_wakeup.host.limits import Limits
 from protomux_wakeup.host.messages import read
@@ -79,7 +79,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
     capability: str
     command: Command
-    idle: int | None = None
+    idle: Seconds | None = None
 
 
 def manager_host(name: str) -> str:

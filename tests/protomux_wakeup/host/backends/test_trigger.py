@@ -335,6 +335,14 @@ async def test_off_while_the_manager_is_replaced(place: Path) -> None:
         assert found == [BackendStatus.TERMINATED]
 
 
+async def test_how_long_one_may_be_idle_has_a_bound(place: Path) -> None:
+    async with _joined(place) as (_, backends):
+        for seconds in (0, 2**31):
+            with pytest.raises(RemoteError, match=r"\$\.idle"):
+                await backends.on(CAPABILITY, ["true"], idle=seconds)
+        await backends.on(CAPABILITY, ["true"], idle=2**31 - 1)
+
+
 async def test_each_state_is_told_once_while_the_manager_is_replaced(place: Path) -> None:
     go, done = place / "go", place / "done"
     script = f"""read _ topic key length; while [ ! -e {go} ]; do sleep 0.01; done
