@@ -80,7 +80,7 @@ async def serving(
 ) -> AsyncIterator[Urls]:
     """Serve `manager`, whose `urls` are set: at `control` who has `token`, at `proxy` all.
 
-    `status` is what GET /status answers. Raises OSError where one cannot be listened at.
+    `status` is what GET /status answers. Raises EndpointError where one cannot be listened at.
     """
     async with AsyncExitStack() as stack:
         api = Control(manager, token, limits, status=status)
