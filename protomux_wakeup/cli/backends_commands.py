@@ -28,6 +28,9 @@ from protomux_wakeup.cli.values import parse_key
 
 __all__ = ["backends", "logs", "on", "terminate"]
 
+_LONGEST = 2**31 - 1
+"""Seconds that a backend may be idle; see `types.Seconds`."""
+
 _LISTENER = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[^:\[\]]+)):(?P<port>[0-9]{1,5})")
 
 
@@ -57,7 +60,7 @@ def _read(text: str, report: Reporter) -> bytes:
 )
 @click.option(
     "--idle",
-    type=click.IntRange(1),
+    type=click.IntRange(1, _LONGEST),
     default=60,
     show_default=True,
     metavar="SECONDS",

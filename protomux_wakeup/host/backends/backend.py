@@ -121,7 +121,8 @@ class Backend:
     async def reach(self) -> bool:
         """Be in touch with its monitor, or take what that has left; False where there is nothing.
 
-        Nothing of it runs then. Raises EngineError where a later manager has it.
+        Nothing of it runs then. Raises EngineError where a later manager has it, OSError where this
+        process has no free descriptor, or the disk is full.
         """
         while True:
             try:
@@ -142,6 +143,15 @@ class Backend:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_NEXT_TRY):
                     await released(lock_path(self._directory, self._launch.backend_id))
+
+    async def reach_at_last(self) -> bool:
+        """Do as `reach`, and wait out an OSError."""
+        while True:
+            try:
+                return await self.reach()
+            except OSError as error:
+                _log.warning("cannot look for backend %s: %s", self._launch.backend_id, error)
+            await asyncio.sleep(_NEXT_TRY)
 
     async def let_go(self) -> None:
         """Leave it to its monitor, and the next manager."""
@@ -197,27 +207,21 @@ class Backend:
             self._reaching = self._loop.create_task(self._reach_again())
 
     async def _reach_again(self) -> None:
-        while True:
-            try:
-                is_found = await self.reach()
-            except EngineError as error:
-                _log.warning("%s", error)
-                self._is_over = True
-                return
-            except OSError as error:  # no descriptor is free, the disk is full
-                _log.warning("cannot look for backend %s: %s", self._launch.backend_id, error)
-                await asyncio.sleep(_NEXT_TRY)
-                continue
-            if not is_found:
-                self._move(
-                    Terminated(
-                        time=now(),
-                        termination_reason=TerminationReason.LOST,
-                        termination_kind=TerminationKind.HARD,
-                        exit_error=True,
-                    )
-                )
+        try:
+            is_found = await self.reach_at_last()
+        except EngineError as error:
+            _log.warning("%s", error)
+            self._is_over = True
             return
+        if not is_found:
+            self._move(
+                Terminated(
+                    time=now(),
+                    termination_reason=TerminationReason.LOST,
+                    termination_kind=TerminationKind.HARD,
+                    exit_error=True,
+                )
+            )
 
     def _take_result(self) -> bool:
         """Take what its monitor has left, if it has; and remove that if it is seen to."""

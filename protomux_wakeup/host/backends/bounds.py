@@ -7,6 +7,7 @@ the controllers. Where it has not, the processes are counted, weighed and timed 
 from __future__ import annotations
 
 import resource
+import signal
 from collections.abc import Sequence
 from typing import Final
 
@@ -15,10 +16,14 @@ from protomux_wakeup.host.backends.engine import EngineError, Launch
 from protomux_wakeup.host.backends.family import share_of, usage_of
 from protomux_wakeup.host.backends.types import ResourceLimits, SpawnConfig
 
-__all__ = ["LOOK_EVERY", "check", "excess", "limits_of", "rlimits"]
+__all__ = ["LOOK_EVERY", "check", "excess", "limits_of", "rlimits", "stopped_by"]
 
 LOOK_EVERY: Final = 0.25
 """Seconds between two looks at the processes of a backend."""
+
+_CPU_SPARE: Final = 2
+"""Seconds of CPU time that the kernel leaves one process above its bound: a look comes first, but
+where many threads run."""
 
 
 def limits_of(launch: Launch) -> ResourceLimits:
@@ -49,7 +54,8 @@ def rlimits(limits: ResourceLimits) -> list[tuple[int, tuple[int, int]]]:
         wanted.append((resource.RLIMIT_DATA, *(limits.memory_limit_bytes,) * 2))
     if limits.cpu_time_limit is not None:
         # SIGXCPU first, a second later SIGKILL.
-        wanted.append((resource.RLIMIT_CPU, limits.cpu_time_limit, limits.cpu_time_limit + 1))
+        seconds = limits.cpu_time_limit + _CPU_SPARE
+        wanted.append((resource.RLIMIT_CPU, seconds, seconds + 1))
     if limits.disk_limit_bytes is not None:
         wanted.append((resource.RLIMIT_FSIZE, *(limits.disk_limit_bytes,) * 2))
     found = []
@@ -59,6 +65,15 @@ def rlimits(limits: ResourceLimits) -> list[tuple[int, tuple[int, int]]]:
             soft, hard = min(soft, most), min(hard, most)  # noqa: PLW2901
         found.append((which, (soft, hard)))
     return found
+
+
+def stopped_by(limits: ResourceLimits, code: int) -> str | None:
+    """Tell which bound the kernel has ended a process for, by its exit code; None if for none."""
+    if code == -signal.SIGXCPU and limits.cpu_time_limit is not None:
+        return f"expected at most {limits.cpu_time_limit} s of CPU time, it took more"
+    if code == -signal.SIGXFSZ and limits.disk_limit_bytes is not None:
+        return f"expected files of at most {limits.disk_limit_bytes} bytes, it wrote more"
+    return None
 
 
 def excess(limits: ResourceLimits, processes: int, pids: Sequence[int]) -> str | None:

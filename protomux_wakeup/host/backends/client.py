@@ -20,7 +20,6 @@ from protomux_wakeup.host.backends.manager import Backend
 from protomux_wakeup.host.backends.serving import Address
 from protomux_wakeup.host.backends.types import (
     BackendState,
-    BackendStatus,
     ConnectRequest,
     ConnectResponse,
 )
@@ -63,7 +62,7 @@ class BackendsClient:
         self.client: Final = client
         self.on_state: Moved | None = None
         self._wanted: dict[bytes, Wanted] = {}
-        self._told: dict[str, int] = {}
+        self._told: dict[bytes, tuple[str, int]] = {}  # of each topic, the latest
         client.respond(STATE, self._moved)
         client.on_connect = self._connect_anew
 
@@ -119,6 +118,7 @@ class BackendsClient:
         """Run nothing any more for `topic`; where no other process does, nothing runs by then."""
         if self._wanted.pop(topic, None) is not None:
             await self._call("off", {"topic": topic.hex()}, timeout=None)
+            self._told.pop(topic, None)
 
     async def connect(self, request: ConnectRequest) -> ConnectResponse:
         """Ask for a backend, of a command that was set up; see `Manager.connect`."""
@@ -151,14 +151,13 @@ class BackendsClient:
 
     def _moved(self, params: Any) -> None:
         state: BackendState = msgspec.convert(params["state"], BackendState)
-        backend_id, number = params["backend_id"], state.status.number
-        if self._told.get(backend_id, -1) < number:  # a manager that is new tells all of it
-            if state.status is BackendStatus.TERMINATED:  # of which no manager tells again
-                self._told.pop(backend_id, None)
-            else:
-                self._told[backend_id] = number
+        topic, backend_id = bytes.fromhex(params["topic"]), params["backend_id"]
+        latest, number = self._told.get(topic, ("", -1))
+        if backend_id != latest or number < state.status.number:
+            # A topic has one backend after the other; a manager that is new tells all of one.
+            self._told[topic] = backend_id, state.status.number
             if self.on_state is not None:
-                self.on_state(bytes.fromhex(params["topic"]), backend_id, state)
+                self.on_state(topic, backend_id, state)
 
     async def _connect_anew(self, _client: object) -> None:
         for wanted in self._wanted.values():

@@ -197,7 +197,9 @@ class Cluster:
         if last_id:
             headers["Last-Event-ID"] = last_id
         async with self._open("GET", self._base + path, headers=headers) as response:
-            if response.content_type != "text/event-stream":
+            # The header as it came: aiohttp reads it as that of a mail, which may fail.
+            kind = response.headers.get("Content-Type", "").partition(";")[0]
+            if kind.strip().lower() != "text/event-stream":
                 raise Malformed("expected a stream of events, got something else")
             yield response.content.iter_any()
 
@@ -222,6 +224,16 @@ class Cluster:
         headers: Mapping[str, str] = MappingProxyType({}),
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send a request, and give its answer, whose code is 2xx."""
+        response = await self._request(method, url, body, headers)
+        try:
+            async with response:
+                yield response
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Unreachable(_said(error)) from None
+
+    async def _request(
+        self, method: str, url: str, body: bytes | None, headers: Mapping[str, str]
+    ) -> aiohttp.ClientResponse:
         if body:
             headers = {**headers, "Content-Type": "application/json"}
         try:
@@ -232,10 +244,10 @@ class Cluster:
                 if not 200 <= response.status < 300:
                     async with response:
                         raise await self._refused(response)
-            async with response:
-                yield response
-        except (aiohttp.ClientError, TimeoutError, OSError, UnicodeError) as error:
-            # UnicodeError: a host that cannot be a name.
+                return response
+        except EngineError:
+            raise
+        except Exception as error:  # whatever a head makes aiohttp raise, a host that is no name
             raise Unreachable(_said(error)) from None
 
     async def _refused(self, response: aiohttp.ClientResponse) -> Refused:

@@ -21,7 +21,8 @@ class HttpLimits:
             Default 64 KiB; Node's --max-http-header-size is 16 KiB, of one.
         body: of what the control API is sent; what is proxied has no bound. Default 1 MiB.
         connections: of each listener at once; more are cut. Default 4,096: some 20 MiB while
-            they are idle, and 600 MiB if each holds as much of heads as it may.
+            they are idle, and 600 MiB if each holds as much of heads as it may. Never more than an
+            eighth of the descriptors that the process may have open (ulimit -n).
         idle: in which a connection has to bring the head of a request, from its start or from the
             end of the last one. Default 75, nginx's keepalive_timeout.
         stall: without a byte of a body coming or going, after which the connection is cut. Default

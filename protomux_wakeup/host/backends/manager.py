@@ -100,6 +100,7 @@ class Manager:
         self._launcher: Final = Launcher(
             engine, self._ledger, clock=clock, acknowledged=self._was_acknowledged
         )
+        self._taken_over: dict[str, str] = {}
         self._refuses = False
         self._is_closed = False
 
@@ -111,6 +112,7 @@ class Manager:
         """
         self._store.open(self._term)
         self._ledger.load()
+        self._taken_over = {key: record.backend_id for key, record in self._ledger.holders.items()}
         try:
             await self._launcher.open(self._term)
         except BaseException:
@@ -260,6 +262,14 @@ class Manager:
     def key_of(self, key: str) -> Backend | None:
         """Return the backend that has `key`; None where none has, or it has ended."""
         record = self._ledger.holders.get(key)
+        return record.backend if record is not None else None
+
+    def taken_over(self, key: str) -> Backend | None:
+        """Return the backend that had `key` when this manager opened; it may have ended since.
+
+        None where none had, or it is not kept any more.
+        """
+        record = self._ledger.records.get(self._taken_over.get(key, ""))
         return record.backend if record is not None else None
 
     def states(self, backend_id: str) -> list[BackendState]:

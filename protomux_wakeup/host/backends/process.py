@@ -121,7 +121,7 @@ class ProcessEngine:
             params = fields_of(order)
             await spare.connection.rpc.request(ORDER, params, timeout=_START_TIME + self._key_wait)
             backend = self._backend(launch, listener, BackendStatus.SCHEDULED)
-            if not await backend.reach():
+            if not await backend.reach_at_last():  # it runs, whatever we lack
                 raise EngineError("cannot start: its monitor has gone")
         except RemoteError as error:
             raise EngineError(f"cannot start: {error.message}") from error

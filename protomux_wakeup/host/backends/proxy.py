@@ -48,7 +48,7 @@ __all__ = ["Proxy", "Reach"]
 
 _log = logging.getLogger("protomux_wakeup.host")
 
-_TARGET: Final = re.compile(r"(/([A-Za-z0-9_-]{16,128}))(/[^?]*)?(?:\?(.*))?")
+_TARGET: Final = re.compile(r"(/([A-Za-z0-9_-]{16,128}))(/[^?]*)?(\?.*)?")
 
 _ADDED: Final = (hdrs.ACCEPT, hdrs.ACCEPT_ENCODING, hdrs.USER_AGENT, hdrs.CONTENT_TYPE)
 """Headers that aiohttp would add where the client has sent none."""
@@ -118,14 +118,9 @@ class Proxy:
             return failure(500, OTHER, f"the backend cannot be told who asks: {error}")
         try:
             async with self._reach.connection(route.backend_id) as (host, port):
-                url = URL.build(
-                    scheme="http",
-                    host=host,
-                    port=port,
-                    path=target[3] or "/",
-                    query_string=target[4] or "",
-                    encoded=True,
-                )
+                # The query is in the path, since an empty one would be left out.
+                path = (target[3] or "/") + (target[4] or "")
+                url = URL.build(scheme="http", host=host, port=port, path=path, encoded=True)
                 return await self._forward(request, url, headers, target[1])
         except BackendError as error:
             return failure(503, error.kind, str(error))

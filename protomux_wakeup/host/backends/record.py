@@ -22,9 +22,6 @@ from protomux_wakeup.host.backends.types import (
 
 __all__ = ["Backend", "Record"]
 
-_GRACE: Final = 10.0
-"""Seconds that a backend of a cluster has to end when no news will come: what Plane gives it."""
-
 
 class Backend(msgspec.Struct, frozen=True, kw_only=True):
     """A backend at one moment.
@@ -56,7 +53,8 @@ class Record:
         backend_id, key, tag, created: see `Backend`.
         launch: what was asked of the engine; None where it has ended.
         life: its states.
-        idle: who is connected, and whether it is for nobody.
+        idle: who is connected, and whether it is for nobody; of a backend that is not reached
+            through us, that is not for us to say.
         starting: what starts it; None where an earlier manager has.
         failure: why it could not be started.
         is_leaving: it was asked to end.
@@ -133,6 +131,9 @@ class Record:
         if self.life.is_over:
             return
         self._running = running
+        if running.address is None:  # who is connected only the cluster knows, and it has the limit
+            self.idle.seconds = None
+            self.idle.touch()
         wanted, self._wanted = self._wanted, []
         for want in wanted:
             want(running)
@@ -208,9 +209,9 @@ class Record:
         if not self.is_finishing and not self.life.is_over:
             self.is_finishing = True
             self._want(lambda running: running.finish())
-            if self.idle.seconds is not None and self.launch is not None:
-                command = self.launch.command
-                self.idle.seconds = command.grace if command is not None else _GRACE
+            command = self.launch.command if self.launch is not None else None
+            if self.idle.seconds is not None and command is not None:
+                self.idle.seconds = command.grace
             self.idle.touch()
 
     def _note(self, news: Iterable[News]) -> None:

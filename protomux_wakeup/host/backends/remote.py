@@ -127,12 +127,15 @@ class RemoteBackend:
     async def _follow(self) -> None:
         loop = asyncio.get_running_loop()
         while not self.is_over:
-            failure: ProtomuxError | None = None
+            failure: Exception | None = None
             try:
                 await self._find()
                 await self._watch()
             except ProtomuxError as error:
                 _log.info("backend %s: %s", self._launch.backend_id, error)
+                failure = error
+            except Exception as error:  # nothing that a cluster sends ends this
+                _log.exception("backend %s is not heard of", self._launch.backend_id)
                 failure = error
             silent = loop.time() - self._heard
             if isinstance(self._answered, Terminated) and (

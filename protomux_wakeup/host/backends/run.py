@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Final
 
-from protomux_wakeup.host.backends.bounds import LOOK_EVERY, excess, limits_of
+from protomux_wakeup.host.backends.bounds import LOOK_EVERY, excess, limits_of, stopped_by
 from protomux_wakeup.host.backends.engine import Command, EngineError, Launch, News, Readiness
 from protomux_wakeup.host.backends.family import family_of, kill_family
 from protomux_wakeup.host.backends.feed import MOST_LOGS, AckLines, Feed
@@ -170,6 +170,13 @@ class Run:
             self._log.note(found)
             self.terminate(TerminationReason.SWEPT, hard=True)
 
+    def _was_stopped(self, code: int) -> None:
+        """It has ended with that code, perhaps by the kernel, before a look has found that."""
+        found = stopped_by(self._limits, code)
+        if found is not None and self.life.is_before(BackendStatus.TERMINATING):
+            self._log.note(found)
+            self.life.hard_terminating(TerminationReason.SWEPT)
+
     def _later(self, seconds: float, what: Callable[[], object]) -> None:
         self._timers.append(self._loop.call_later(seconds, what))
 
@@ -220,6 +227,7 @@ class Run:
                 return True
             if pid == self._child.pid:
                 self._code = os.waitstatus_to_exitcode(status)
+                self._was_stopped(self._code)
                 self._end()
 
     def _end(self) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import re
+import resource
 import secrets
 import socket as sockets
 from collections.abc import AsyncIterator, Iterator
@@ -35,6 +36,9 @@ Address: TypeAlias = tuple[str, int]
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 _BACKLOG: Final = 1_024
+_SHARE: Final = 8
+"""Of the descriptors that this process may have open, a listener takes this part at most. With two
+for each connection through the proxy that leaves more than half of them for backends and files."""
 _LOOK: Final = 1.0
 """Seconds between two looks at the connections that nothing is read from."""
 
@@ -76,7 +80,7 @@ async def serving(
 ) -> AsyncIterator[Urls]:
     """Serve `manager`, whose `urls` are set: at `control` who has `token`, at `proxy` all.
 
-    `status` is what GET /status answers. Raises OSError where one cannot be listened at.
+    `status` is what GET /status answers. Raises EndpointError where one cannot be listened at.
     """
     async with AsyncExitStack() as stack:
         api = Control(manager, token, limits, status=status)
@@ -131,8 +135,10 @@ async def listening(
     handlers = runner.server
     assert handlers is not None
 
+    room = _room(limits)
+
     def protocol() -> asyncio.Protocol:
-        is_full = len(handlers.connections) >= limits.connections
+        is_full = len(handlers.connections) >= room
         return _Full() if is_full else Connection(handlers, loop=loop, **_settings(limits))
 
     try:
@@ -148,6 +154,14 @@ async def listening(
                 await asyncio.wait((watching,))
     finally:
         await runner.cleanup()
+
+
+def _room(limits: HttpLimits) -> int:
+    """Return how many connections a listener takes."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if descriptors == resource.RLIM_INFINITY:
+        return limits.connections
+    return min(limits.connections, max(1, descriptors // _SHARE))
 
 
 async def _watch(handlers: web.Server) -> None:

@@ -10,6 +10,7 @@ secrets.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,12 +18,23 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from protomux.errors import ProtocolError
 from protomux_wakeup.host.backends.engine import Launch
 from protomux_wakeup.host.backends.errors import Superseded
-from protomux_wakeup.host.backends.types import BackendState, BackendStatus, decode, encode
+from protomux_wakeup.host.backends.types import (
+    BackendState,
+    BackendStatus,
+    Terminated,
+    TerminationReason,
+    decode,
+    encode,
+    now,
+)
 from protomux_wakeup.host.database import Database
 
 __all__ = ["BackendStore", "NumberedState", "StoredBackend", "StoredToken"]
+
+_log = logging.getLogger("protomux_wakeup.host")
 
 _VERSION: Final = 1
 
@@ -186,17 +198,29 @@ class BackendStore:
         )
 
     def backends(self) -> list[StoredBackend]:
-        """Return all backends, in the order in which they were added."""
+        """Return all backends, in the order in which they were added.
+
+        One whose launch cannot be read is `terminated` by this: no manager can have it any more,
+        and what runs of it ends without one.
+        """
         states: dict[int, list[BackendState]] = {}
         for number, json in self._db.all("SELECT backend, json FROM state ORDER BY state.number"):
             states.setdefault(number, []).append(decode(json, BackendState))
         rows = self._db.all(
             "SELECT number, id, key, tag, created, launch FROM backend ORDER BY number"
         )
-        return [
-            StoredBackend(id, key, tag, created, launch and decode(launch, Launch), states[number])
-            for number, id, key, tag, created, launch in rows
-        ]
+        found = []
+        for number, id, key, tag, created, json in rows:
+            try:
+                launch = json and decode(json, Launch)
+            except ProtocolError as error:
+                _log.error("backend %s cannot be read, and counts as ended: %s", id, error)
+                launch = None
+                end = Terminated(time=now(), termination_reason=TerminationReason.INTERNAL_ERROR)
+                if self.move(id, end):
+                    states[number].append(end)
+            found.append(StoredBackend(id, key, tag, created, launch, states[number]))
+        return found
 
     def states_after(self, number: int, most: int) -> list[NumberedState]:
         """Return the first `most` states of all backends that come after that `number`."""

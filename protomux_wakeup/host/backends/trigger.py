@@ -68,8 +68,10 @@ class _Topic:
         leaving: who does not any more, and hears of what runs until it has ended.
         pending: what has grown and is not acknowledged, by the key of the log.
         done: what is acknowledged and the service does not know yet.
+        has_acknowledged: the one that runs, or ran last, has come further with what was pending.
         is_watched: hints of it come, and the service takes what is acknowledged.
         backend: the one that runs; it may be of an earlier manager.
+        ended: one of an earlier manager that has ended before anybody was here to hear of it.
         is_running: there is one, or is about to be.
     """
 
@@ -84,8 +86,10 @@ class _Topic:
         self.done: dict[bytes, int] = {}
         self.is_watched = False
         self.backend: str | None = None
+        self.ended: str | None = None
         self.is_running = False
         self.has_acknowledged = False
+        self._reached: dict[bytes, int] = {}  # of what is pending, how far it was acknowledged
         self.serving: asyncio.Task[None] | None = None
         self._turned = asyncio.Event()
 
@@ -104,6 +108,16 @@ class _Topic:
                 f"another process has another command run for the topic {self.key}, and there can "
                 "be one"
             )
+
+    def take_note(self, key: bytes, length: int) -> None:
+        """That log is done up to that length."""
+        pending = self.pending.get(key)
+        if pending is None or length <= self._reached.get(key, -1):
+            return  # no more than was known
+        self.has_acknowledged = True
+        self._reached[key] = length
+        if pending <= length:
+            del self.pending[key], self._reached[key]
 
     def turn(self) -> None:
         """Something is another way now."""
@@ -140,6 +154,7 @@ class Trigger:
         self._service = service
         self._topics: dict[bytes, _Topic] = {}
         self._is_to_tell = asyncio.Event()
+        self._is_new = True
         manager.on_acknowledged = self._on_acknowledged
 
     async def add(
@@ -164,6 +179,7 @@ class Trigger:
         topic.users.add(user)
         self._commands[tag] = command
         if topic.serving is None:
+            topic.ended = self._ended(topic)
             topic.serving = asyncio.create_task(self._serve(topic))
         topic.turn()
         return topic.id
@@ -194,7 +210,11 @@ class Trigger:
                 await topic.until(lambda: not (topic.done and topic.is_watched))
 
     async def abandon(self) -> None:
-        """End what an earlier manager has run for users of whom none has come to this one."""
+        """End what an earlier manager has run for users of whom none has come to this one.
+
+        Who comes from now on does not hear of what it has run and has ended.
+        """
+        self._is_new = False
         for backend in self._manager.backends():
             id = _topic_of(backend)
             if id is not None and not self._topic(id).users:
@@ -208,6 +228,21 @@ class Trigger:
         """Tell whether `user` is to hear of what runs for the topic."""
         topic = self._topics.get(id)
         return topic is not None and user in topic.users | topic.leaving
+
+    def states(self, id: bytes) -> list[tuple[str, BackendState]]:
+        """Return what there was to hear of the topic so far, for a user who was not there.
+
+        The states, each with the id of its backend, of what an earlier manager had run when this
+        one came, and of what runs.
+        """
+        topic = self._topic(id)
+        backends = dict.fromkeys((self._ended(topic), topic.backend))
+        return [
+            (backend, state)
+            for backend in backends
+            if backend is not None
+            for state in self._manager.states(backend)
+        ]
 
     async def run(self) -> None:
         """Take in hints, until cancelled, or the service's client has left."""
@@ -234,7 +269,7 @@ class Trigger:
 
     def _learn(self, hint: Hint) -> None:
         topic = self._topic(hint.topic)
-        if topic.pending.get(hint.key, -1) >= hint.length:
+        if hint.length <= max(topic.pending.get(hint.key, -1), topic.done.get(hint.key, -1)):
             return
         topic.pending[hint.key] = hint.length
         topic.turn()
@@ -247,7 +282,7 @@ class Trigger:
         """Have a backend for `topic` whenever it is wanted; follow one that runs already."""
         delay = FIRST_DELAY
         while True:
-            await topic.until(lambda: topic.is_wanted or self._runs(topic))
+            await topic.until(lambda: topic.is_wanted or topic.ended or self._runs(topic))
             topic.is_running, topic.has_acknowledged = True, False
             try:
                 await self._run_backend(topic)
@@ -268,8 +303,18 @@ class Trigger:
     def _runs(self, topic: _Topic) -> bool:
         return bool(topic.users) and self._manager.key_of(topic.key) is not None
 
+    def _ended(self, topic: _Topic) -> str | None:
+        """Return the backend of an earlier manager that has ended since this one came."""
+        backend = self._manager.taken_over(topic.key) if self._is_new else None
+        if backend is None or not isinstance(backend.state, Terminated):
+            return None
+        return backend.backend_id
+
     async def _run_backend(self, topic: _Topic) -> None:
         """Return when it has ended."""
+        ended, topic.ended = topic.ended, None
+        if ended is not None:
+            await self._follow(topic, ended)
         running = self._manager.key_of(topic.key)
         if running is None:
             if not topic.is_wanted:
@@ -285,9 +330,12 @@ class Trigger:
         self._manager.deliver(topic.backend, topic.news)  # it drops what it knows
         if not topic.users:  # who wanted it has gone meanwhile
             self._manager.terminate(topic.backend, reason=TerminationReason.EXTERNAL)
-        async for state in self._manager.follow(topic.backend, None):
+        await self._follow(topic, topic.backend)
+
+    async def _follow(self, topic: _Topic, backend_id: str) -> None:
+        async for state in self._manager.follow(backend_id, None):
             if self.on_state is not None:
-                self.on_state(topic.id, topic.backend, state)
+                self.on_state(topic.id, backend_id, state)
 
     async def _end(self, backend_id: str, reason: TerminationReason) -> None:
         self._manager.terminate(backend_id, reason=reason)
@@ -299,9 +347,7 @@ class Trigger:
     def _on_acknowledged(self, _backend_id: str, news: Sequence[News]) -> None:
         for id, key, length in news:
             topic = self._topic(id)
-            topic.has_acknowledged = True
-            if topic.pending.get(key, length + 1) <= length:
-                del topic.pending[key]
+            topic.take_note(key, length)
             topic.done[key] = max(length, topic.done.get(key, 0))
         self._is_to_tell.set()
 

@@ -28,6 +28,7 @@ __all__ = [
     "Ready",
     "ResourceLimits",
     "Scheduled",
+    "Seconds",
     "SpawnConfig",
     "Starting",
     "Terminated",
@@ -114,7 +115,8 @@ _JOINED: Final[Mapping[object, TerminationReason]] = {
 _Name: TypeAlias = Annotated[
     str, Meta(pattern=r"^[^\x00-\x1f\x7f]*\Z", min_length=1, max_length=256)
 ]
-_Seconds: TypeAlias = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Seconds: TypeAlias = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+"""How long something may take."""
 _Bytes: TypeAlias = Annotated[int, Meta(ge=1, le=2**53 - 1)]
 _Variable: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*\Z", max_length=256)]
 _Text: TypeAlias = Annotated[str, Meta(pattern=r"^[^\x00]*\Z", max_length=65_536)]
@@ -142,7 +144,7 @@ class ResourceLimits(
 
     cpu_period: Annotated[int, Meta(ge=1_000, le=1_000_000)] = 100_000
     cpu_period_percent: Annotated[int, Meta(ge=1, le=100_000)] | None = None
-    cpu_time_limit: _Seconds | None = None
+    cpu_time_limit: Seconds | None = None
     memory_limit_bytes: _Bytes | None = None
     disk_limit_bytes: _Bytes | None = None
 
@@ -179,8 +181,8 @@ class SpawnConfig(
 
     tag: _Name | None = None
     cluster: _Name | None = None
-    lifetime_limit_seconds: _Seconds | None = None
-    max_idle_seconds: _Seconds | None = None
+    lifetime_limit_seconds: Seconds | None = None
+    max_idle_seconds: Seconds | None = None
     executable: Executable | None = None
 
 

@@ -15,13 +15,14 @@ from typing import Any, Final
 
 import msgspec
 
+from protomux.crypto import discovery_key
 from protomux_wakeup.host.backends.engine import Command
 from protomux_wakeup.host.backends.manager import Manager, Urls
 from protomux_wakeup.host.backends.process import ProcessEngine
 from protomux_wakeup.host.backends.serving import Address, control_token, serving
 from protomux_wakeup.host.backends.store import BackendStore
 from protomux_wakeup.host.backends.trigger import Trigger
-from protomux_wakeup.host.backends.types import BackendState, ConnectRequest
+from protomux_wakeup.host.backends.types import BackendState, ConnectRequest, Seconds
 from protomux_wakeup.host.joining import join
 from protomux_wakeup.host.limits import Limits
 from protomux_wakeup.host.messages import read
@@ -78,7 +79,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
     capability: str
     command: Command
-    idle: int | None = None
+    idle: Seconds | None = None
 
 
 def manager_host(name: str) -> str:
@@ -184,9 +185,13 @@ class _Clients:
     async def _on(self, params: Any, session: Session) -> dict[str, str]:
         wanted = read(Wanted, params)
         capability = key_of(params, "capability")
+        is_known = discovery_key(capability) in self._trigger.wanted_by(session.client_id)
         topic = await self._trigger.add(
             session.client_id, capability, wanted.command, idle=wanted.idle
         )
+        if not is_known:
+            for backend_id, state in self._trigger.states(topic):
+                session.notify(STATE, _told(topic, backend_id, state))
         return {"topic": topic.hex()}
 
     async def _off(self, params: Any, session: Session) -> None:
@@ -221,14 +226,18 @@ class _Clients:
         return {"control": urls.control, "proxy": urls.proxy, "token": self._token}
 
     def _moved(self, topic: bytes, backend_id: str, state: BackendState) -> None:
-        told = {
-            "topic": topic.hex(),
-            "backend_id": backend_id,
-            "state": msgspec.to_builtins(state),
-        }
+        told = _told(topic, backend_id, state)
         for session in self._worker.sessions:
             if self._trigger.is_told(session.client_id, topic):
                 session.notify(STATE, told)
+
+
+def _told(topic: bytes, backend_id: str, state: BackendState) -> dict[str, Any]:
+    return {
+        "topic": topic.hex(),
+        "backend_id": backend_id,
+        "state": msgspec.to_builtins(state),
+    }
 
 
 async def _cancelled(task: asyncio.Task[Any]) -> None:

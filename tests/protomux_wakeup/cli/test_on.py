@@ -255,6 +255,10 @@ async def test_what_cannot_be_run(runner: Runner, peer: RemotePeer) -> None:
     async with runner.on("true", options=("--control", "localhost")) as on:
         _, err = await on.ends(2)
         assert "expected HOST:PORT" in err
+    for seconds in ("0", "2147483648"):
+        async with runner.on("true", options=("--idle", seconds)) as on:
+            _, err = await on.ends(2)
+            assert f"{seconds} is not in the range 1<=x<=2147483647" in err
 
 
 async def test_names_and_listeners_that_cannot_be(runner: Runner, peer: RemotePeer) -> None:

@@ -17,6 +17,7 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
+from protomux_wakeup.endpoint import EndpointError
 from protomux_wakeup.host.backends.api import Status
 from protomux_wakeup.host.backends.engine import Readiness
 from protomux_wakeup.host.backends.errors import ManagerClosed
@@ -690,7 +691,7 @@ async def test_a_port_that_is_taken(world: World) -> None:
         socket.listen()
         taken = socket.getsockname()
         for places in ((taken, ANY), (ANY, taken)):
-            with pytest.raises(OSError, match="Address already in use"):
+            with pytest.raises(EndpointError, match="Address already in use"):
                 async with serving(world.manager, *places, token=SECRET, limits=LIMITS):
                     pass
 

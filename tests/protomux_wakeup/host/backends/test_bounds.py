@@ -32,7 +32,7 @@ from protomux_wakeup.host.backends.types import (
     TerminationKind,
     TerminationReason,
 )
-from tests.protomux_wakeup.host.backends.stage import Heard, Stage, pids_of, python, shell
+from tests.protomux_wakeup.host.backends.stage import Heard, Stage, log_of, pids_of, python, shell
 
 MIB = 2**20
 NOBODY = 2**22 + 1
@@ -136,10 +136,50 @@ async def test_a_fork_bomb_that_leaves_its_group(stage: Stage, engine: ProcessEn
 
 
 async def test_processor_time_of_one(stage: Stage, engine: ProcessEngine) -> None:
-    limits = ResourceLimits(cpu_time_limit=1)
-    launch, heard, _ = await stage.start(shell("ulimit -S -t; ulimit -H -t"), limits=limits)
-    await heard.until_terminated()
-    assert await engine.log(launch.backend_id) == b"1\n2\n"
+    script = "ulimit -S -t; ulimit -H -t; while :; do :; done"
+    launch, heard, _ = await stage.start(shell(script), limits=ResourceLimits(cpu_time_limit=1))
+    await until_swept(heard)
+    log = await engine.log(launch.backend_id)
+    assert log.startswith(b"3\n4\n")  # of the kernel, which comes later
+    assert b"at most 1 s of CPU time" in log
+
+
+async def test_what_the_kernel_has_ended_was_swept(
+    stage: Stage, engine: ProcessEngine, place: Path
+) -> None:
+    both = ResourceLimits(cpu_time_limit=1000, disk_limit_bytes=10_000)
+    for script, word in (
+        ("kill -XCPU $$", b"at most 1000 s of CPU time"),
+        (f"exec head -c 100000 /dev/zero >{place}/file", b"files of at most 10000 bytes"),
+    ):
+        launch, heard, _ = await stage.start(shell(script), limits=both)
+        await until_swept(heard)
+        assert heard.statuses[:2] == ["starting", "waiting"]
+        assert word in await engine.log(launch.backend_id)
+    assert (place / "file").stat().st_size == 10_000
+
+
+async def test_a_signal_without_a_bound_is_its_own(stage: Stage, engine: ProcessEngine) -> None:
+    for script in ("kill -XCPU $$", "kill -XFSZ $$"):
+        _, heard, _ = await stage.start(shell(script))
+        end = await heard.until_terminated()
+        assert (end.termination_reason, end.termination_kind) == (None, None)
+        assert end.exit_error
+
+
+async def test_who_is_asked_to_end_and_ends_by_a_bound_was_asked(
+    stage: Stage, engine: ProcessEngine
+) -> None:
+    script = "trap 'kill -XCPU $$' TERM; echo up; while :; do sleep 0.01; done"
+    limits = ResourceLimits(cpu_time_limit=1000)
+    launch, heard, running = await stage.start(shell(script), limits=limits)
+    await log_of(stage, launch, "up")
+    running.terminate(TerminationReason.EXTERNAL, hard=False)
+    end = await heard.until_terminated()
+    assert (end.termination_reason, end.termination_kind) == (
+        TerminationReason.EXTERNAL,
+        TerminationKind.SOFT,
+    )
 
 
 async def test_processor_time_of_all(stage: Stage, engine: ProcessEngine) -> None:

@@ -376,6 +376,18 @@ async def test_a_backend_that_is_reached_without_us(world: World) -> None:
     assert [launch.command for launch in world.engine.started] == [None, None]
 
 
+async def test_who_is_connected_elsewhere_is_not_for_us_to_say(world: World) -> None:
+    await world.leave()
+    manager = await world.next(engine=Elsewhere(world.place / "engine"), is_cluster=True)
+    held = await manager.connect(request("held", max_idle_seconds=1))
+    told = await manager.connect(request("told", max_idle_seconds=1), [news(1)])
+    other = await manager.connect(request("other", lifetime_limit_seconds=2))
+    await swept(manager, other.backend_id)
+    for answer in (held, told):
+        assert manager.backend(answer.backend_id).state.status is READY
+    assert manager.deliver(told.backend_id, [news(2)])  # it was not told to finish
+
+
 # Retention
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import aiohttp
+import pytest
 
 from protomux_wakeup.host.backends.dialects import jamsocket
 from protomux_wakeup.host.backends.engine import Launch
@@ -24,6 +27,7 @@ from .clustered import LIMITS
 from .stage import Heard
 from .world import command, monitors_gone, opened, process_engine
 
+DOCS = Path(__file__).parents[4] / "docs" / "backends.md"
 TOKEN = "t" * 43
 ANY = ("127.0.0.1", 0)
 
@@ -147,3 +151,28 @@ async def test_every_state_comes_once_however_often_it_is_cut(place: Path) -> No
             assert found == [each.status for each in states]
         await engine.close()
     await monitors_gone(there)
+
+
+async def test_the_example_of_the_docs(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, _, section = DOCS.read_text().partition("\n## On a cluster\n")
+    (example,) = re.findall(r"\n```python\n(.*?)\n```\n", section, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(compile(example, str(DOCS), "exec"), names)
+    here, there = place / "here", place / "there"
+    for directory in (here, there):
+        directory.mkdir()
+    monkeypatch.chdir(here)
+    async with (
+        asyncio.timeout(60),
+        opened(there) as world,
+        serving(world.manager, ANY, ANY, token=TOKEN) as urls,
+    ):
+        await names["main"](urls.control, TOKEN)
+        (backend,) = world.manager.backends()
+        assert (backend.key, backend.state.status) == ("room", BackendStatus.READY)
+        *states, url = capsys.readouterr().out.split()
+        assert states[-1] == "ready"
+        assert url.startswith(urls.proxy)
+    assert {file.name for file in here.iterdir()} >= {"backends.db", "cluster"}

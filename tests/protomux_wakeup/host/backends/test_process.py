@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,9 +24,11 @@ from tests.protomux_wakeup.host.backends.stage import (
     Stage,
     is_alive,
     log_of,
+    news_of,
     pids_of,
     python,
     shell,
+    until,
 )
 
 EXTERNAL = TerminationReason.EXTERNAL
@@ -261,6 +266,37 @@ async def test_many_at_once(stage: Stage, engine: ProcessEngine) -> None:
     assert [end.exit_error for end in ends] == [False, True] * 4
     ports = {running.address for _, _, running in found}
     assert len(ports) >= 7  # one that has ended may have handed its port on
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    """Let this process open nothing."""
+    before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before, most))
+
+
+async def test_what_was_started_is_had_though_no_descriptor_is_free(
+    stage: Stage, engine: ProcessEngine, place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    go = place / "go"
+    script = f"read hint; while [ ! -e {go} ]; do sleep 0.01; done"
+    launch = stage.launch(shell(script), news=[news_of(1, 5)])
+    heard = Heard()
+    with no_descriptors():
+        starting = asyncio.create_task(engine.start(launch, heard))
+        await until(lambda: starting.done() or "cannot look for backend" in caplog.text)
+        assert not starting.done()
+    running = await starting
+    assert running.address is not None
+    go.touch()
+    assert (await heard.until_terminated()).exit_error is False
+    assert heard.length_of(news_of(1, 5)) == 5
 
 
 async def test_a_closed_engine_starts_nothing(stage: Stage, engine: ProcessEngine) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import os
+import resource
 import socket as sockets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -140,6 +142,26 @@ async def test_what_a_client_forges_does_not_arrive() -> None:
         assert got.one(b"x-verified-secret").decode() == SECRET
         assert got.one(b"connection") == b"close"
         assert got.headers[b"x-kept"] == [b"a", b"b"]
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["/", "/x?", "/x??", "/?", "//a/../b", "/%zz?a=%", "/a?b?c", "/;a=1?'", "/%2F?a=%2B+", '/"|{}'],
+)
+async def test_path_and_query_arrive_byte_by_byte(target: str) -> None:
+    async with proxied() as (url, backend, _), Client.to(url) as client:
+        await client.send(request(target))
+        await client.answer()
+        assert bytes(backend.connections[0].got).split(b" ")[1] == target.encode()
+
+
+@pytest.mark.parametrize("query", ["", "?", "?a=b"])
+async def test_a_token_alone_is_the_root(query: str) -> None:
+    async with proxied() as (url, backend, _), Client.to(url) as client:
+        await client.send(request(query))
+        await client.answer()
+        (got,) = backend.requests
+        assert got.target.decode() == f"/{query}"
 
 
 async def test_all_else_arrives_as_it_was_sent() -> None:
@@ -790,6 +812,23 @@ async def test_a_connection_too_many_is_cut() -> None:
         async with Client.to(url) as fourth:
             await fourth.send(request())
             assert (await fourth.answer()).status == 200
+
+
+async def test_connections_leave_descriptors_for_what_else_there_is() -> None:
+    before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len(os.listdir("/proc/self/fd"))
+    descriptors = 2 * used + 100
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, most))
+    try:
+        async with proxied(limits=LIMITS) as (url, _, _), AsyncExitStack() as stack:
+            for _ in range(descriptors // 8):
+                client = await stack.enter_async_context(Client.to(url))
+                await client.send(request())
+                assert (await client.answer()).status == 200
+            async with Client.to(url) as one_more:
+                assert await one_more.rest() == b""
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before, most))
 
 
 @pytest.mark.parametrize("way", ["up", "down"])

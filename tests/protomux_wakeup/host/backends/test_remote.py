@@ -11,6 +11,7 @@ from aiohttp import web
 from protomux_wakeup.host.backends.cluster import (
     ClusterLimits,
 )
+from protomux_wakeup.host.backends.dialects import read_state
 from protomux_wakeup.host.backends.engine import Engine, News
 from protomux_wakeup.host.backends.plane import PlaneEngine
 from protomux_wakeup.host.backends.types import (
@@ -229,6 +230,7 @@ async def test_of_what_was_not_understood_the_id_is_not_sent_back(place: Path) -
         play(b"data: \n" * 2_000),
         play(b"x", kind="text/html", cut=False),
         play(cut=False),
+        play(kind="text/event-stream; charset*", cut=False),
         answer(500),
         answer(503, Retry_After="0"),
         answer(429, Retry_After="0"),
@@ -263,6 +265,44 @@ async def test_after_a_stream_that_is_none_comes_the_next(
         await told.reached("terminated")
         assert told.statuses == ["ready", "terminated"]
         assert not cluster.requests("/elsewhere")
+
+
+async def test_a_stream_may_say_what_it_is_in_many_ways(place: Path) -> None:
+    async with (
+        ScriptedCluster("jamsocket").running() as cluster,
+        opened(cluster, place) as engine,
+    ):
+        ended = b'data: {"status": "terminated", "time": "2026-01-02T03:04:05Z"}\n\n'
+        for kind in ("text/event-stream", "Text/Event-Stream ;charset=x", "text/event-stream; a*"):
+            await cluster.say("ready")
+            cluster.streams.append(play(ended, kind=kind))
+            told = Told()
+            await engine.start(launch(backend_id=kind, key=kind), told)
+            await told.reached("terminated")
+            assert len(cluster.requests("/stream")) == 1
+            cluster.received.clear()
+
+
+async def test_what_nobody_thought_of_is_a_failed_try(
+    place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fails = [IndexError("no such part"), AssertionError("cannot be")]
+
+    def read(data: bytes) -> Any:
+        if fails:
+            raise fails.pop()
+        return read_state(data)
+
+    monkeypatch.setattr("protomux_wakeup.host.backends.remote.read_state", read)
+    async with (
+        ScriptedCluster("jamsocket").running() as cluster,
+        opened(cluster, place) as engine,
+    ):
+        await cluster.say("terminated")
+        told = Told()
+        await engine.start(launch(), told)
+        await told.reached("terminated")
+        assert "no such part" in caplog.text
 
 
 async def test_an_answer_has_to_come_to_its_end_in_time(place: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from msgspec.structs import replace
 
 from protomux_wakeup.host.backends.engine import Launch
 from protomux_wakeup.host.backends.errors import Superseded
@@ -20,6 +21,7 @@ from protomux_wakeup.host.backends.types import (
     Loading,
     Ready,
     Scheduled,
+    SpawnConfig,
     Starting,
     Terminated,
     Terminating,
@@ -120,6 +122,27 @@ def test_a_backend_comes_back_as_it_was(path: Path) -> None:
         StoredBackend("a", "first", "default", 12.5, first, [SCHEDULED, READY]),
         StoredBackend("b", "second", "default", 12.5, second, [SCHEDULED]),
     ]
+    store.close()
+
+
+def test_one_that_cannot_be_read_has_ended(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = BackendStore(path)
+    wrong = launch("a", "first")
+    config = SpawnConfig(max_idle_seconds=2**31)  # nothing checks what is made here
+    wrong = replace(wrong, request=replace(wrong.request, spawn=config))
+    store.add_backend(wrong, "default", 12.5, SCHEDULED)
+    right = add(store, "b", "second")
+    found, other = store.backends()
+    assert "backend a cannot be read" in caplog.text
+    assert (found.launch, found.states[0], other.launch) == (None, SCHEDULED, right)
+    (end,) = found.states[1:]
+    assert isinstance(end, Terminated)
+    assert end.termination_reason is TerminationReason.INTERNAL_ERROR
+    assert store.backends() == [found, other]
+    assert [each.state for each in store.states_after(0, 9) if each.backend_id == "a"] == (
+        found.states
+    )
+    add(store, "c", "first")
     store.close()
 
 

@@ -81,6 +81,18 @@ async def test_one_that_has_ended_while_there_was_no_manager(world: World) -> No
     assert (await manager.connect(request("k"))).spawned
 
 
+async def test_one_that_cannot_be_read_keeps_no_manager_from_opening(world: World) -> None:
+    wrong = request("k", max_idle_seconds=2**31)
+    answer = await world.manager.connect(wrong)
+    await world.leave()
+    manager = await world.next()
+    end = manager.backend(answer.backend_id).state
+    assert isinstance(end, Terminated)
+    assert end.termination_reason is TerminationReason.INTERNAL_ERROR
+    assert (await manager.connect(request("k"))).spawned
+    world.kill(answer.backend_id)
+
+
 async def test_one_that_ends_under_the_next_manager(world: World) -> None:
     answer = await world.manager.connect(request("k", "stubborn"))
     await world.manager.wait_ready(answer.backend_id)

@@ -14,6 +14,7 @@ import pytest
 
 from protomux.crypto import discovery_key
 from protomux_wakeup import host
+from protomux_wakeup.host.backends import trigger
 from protomux_wakeup.host.backends.client import BackendsClient, join_backends
 from protomux_wakeup.host.backends.engine import Command, News
 from protomux_wakeup.host.backends.trigger import Trigger
@@ -217,6 +218,93 @@ async def test_who_has_acknowledged_at_once_has_the_next_one_started_at_once(sta
     assert loop.time() - begun < 1 + 2 + 4 + 8
 
 
+async def test_who_acknowledges_the_same_again_has_acknowledged_nothing(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trigger, "FIRST_DELAY", 10 * LIMIT)
+    told = stage.manager.on_acknowledged
+    assert told is not None
+
+    async def starts(capability: bytes, length: int) -> None:
+        """One starts for the topic, acknowledges so much of its log, and fails."""
+        topic = discovery_key(capability)
+        while (backend := stage.manager.key_of(topic.hex())) is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        told(backend.backend_id, [News(topic, key(1), length)])
+        stage.manager.terminate(backend.backend_id)
+        while await stage.until(BackendStatus.TERMINATED) != backend.backend_id:
+            pass
+
+    for capability in (CAPABILITY, OTHER):
+        await stage.trigger.add("user", capability, SLEEPS, idle=None)
+        stage.service.tell(1, 10, capability)
+    for length in (3, 5, 5):  # at once, but for the last
+        await starts(CAPABILITY, length)
+    for length in (3, 5, 7, 9):
+        await starts(OTHER, length)
+    keys = [launch.key for launch in stage.engine.started]
+    assert keys.count(TOPIC.hex()) == 3
+
+
+# What an earlier manager has run
+
+
+async def _end_between_managers(world: World) -> str:
+    """Have a backend for the topic that ends while there is no manager; return its id."""
+    answer = await world.manager.connect(request(TOPIC.hex()))
+    await reach(world.manager, answer.backend_id, BackendStatus.READY)
+    await world.leave()
+    world.kill(answer.backend_id)
+    await world.next()
+    return answer.backend_id
+
+
+async def test_what_has_ended_between_two_managers_is_told(place: Path) -> None:
+    async with opened(place) as world:
+        backend_id = await _end_between_managers(world)
+        expected = [(backend_id, state.status) for state in world.manager.states(backend_id)]
+        assert expected[-1] == (backend_id, BackendStatus.TERMINATED)
+        async with _running(world) as stage:
+            for user in ("user", "other"):
+                await stage.trigger.add(user, CAPABILITY, SLEEPS, idle=None)
+            assert [await stage.states.get() for _ in expected] == expected
+            # Who comes then hears of it as well, and of what runs now.
+            told = stage.trigger.states(TOPIC)
+            assert [(id, state.status) for id, state in told] == expected
+            stage.service.tell(1)
+            after = await stage.until(BackendStatus.READY)
+            told = stage.trigger.states(TOPIC)
+            assert [(id, state.status) for id, state in told[: len(expected)]] == expected
+            assert {id for id, _ in told[len(expected) :]} == {after}
+
+
+async def test_what_has_ended_is_no_news_for_who_comes_late(place: Path) -> None:
+    async with opened(place) as world:
+        backend_id = await _end_between_managers(world)
+        async with _running(world) as stage:
+            await stage.trigger.abandon()
+            await stage.trigger.add("user", CAPABILITY, SLEEPS, idle=None)
+            assert stage.trigger.states(TOPIC) == []
+            stage.service.tell(1)
+            first, status = await stage.states.get()
+            assert (first != backend_id, status) == (True, BackendStatus.SCHEDULED)
+
+
+async def test_what_was_acknowledged_to_an_earlier_manager_is_not_done_again(stage: Stage) -> None:
+    told = stage.manager.on_acknowledged
+    assert told is not None
+    told("id", [News(TOPIC, key(1), 5)])
+    stage.service.tell(1, 5)  # which does not know yet
+    stage.service.tell(2, 3)
+    stage.service.tell(3, 1, OTHER)
+    other = stage.trigger._topic(discovery_key(OTHER))
+    await other.until(lambda: other.pending)
+    await stage.trigger.add("user", CAPABILITY, SLEEPS, idle=None)
+    await stage.until(BackendStatus.READY)
+    (started,) = stage.engine.started
+    assert started.news == (News(TOPIC, key(2), 3),)
+
+
 # Over processes
 
 
@@ -245,3 +333,44 @@ async def test_off_while_the_manager_is_replaced(place: Path) -> None:
         await backends.off(topic)
         found = [each.state.status for each, _ in await backends.backends()]
         assert found == [BackendStatus.TERMINATED]
+
+
+async def test_how_long_one_may_be_idle_has_a_bound(place: Path) -> None:
+    async with _joined(place) as (_, backends):
+        for seconds in (0, 2**31):
+            with pytest.raises(RemoteError, match=r"\$\.idle"):
+                await backends.on(CAPABILITY, ["true"], idle=seconds)
+        await backends.on(CAPABILITY, ["true"], idle=2**31 - 1)
+
+
+async def test_each_state_is_told_once_while_the_manager_is_replaced(place: Path) -> None:
+    go, done = place / "go", place / "done"
+    script = f"""read _ topic key length; while [ ! -e {go} ]; do sleep 0.01; done
+echo $length >>{done}; echo "ack $topic $key $length" >&$PROTOMUX_ACK_FD"""
+    async with (
+        _joined(place) as (peer, backends),
+        join_backends("n", directory=place / "r", state=place / "n") as others,
+    ):
+        heard: list[asyncio.Queue[tuple[str, BackendStatus]]] = []
+        for client in (backends, others):
+            states: asyncio.Queue[tuple[str, BackendStatus]] = asyncio.Queue()
+            client.on_state = lambda _topic, id, state, states=states: states.put_nowait(
+                (id, state.status)
+            )
+            heard.append(states)
+            await client.on(CAPABILITY, ["sh", "-c", script], idle=None)
+        await peer.announce(CAPABILITY, [(key(1), 5)])
+        found: list[list[tuple[str, BackendStatus]]] = [[], []]
+        for told, states in zip(found, heard, strict=True):
+            while not told or told[-1][1] is not BackendStatus.READY:
+                told.append(await states.get())
+        assert backends.client.worker_pid is not None
+        os.kill(backends.client.worker_pid, signal.SIGKILL)
+        go.touch()
+        for told, states in zip(found, heard, strict=True):
+            while told[-1][1] is not BackendStatus.TERMINATED:
+                told.append(await states.get())
+            ((_, expected),) = await backends.backends()
+            assert [status for _, status in told] == [state.status for state in expected]
+            assert len({id for id, _ in told}) == 1
+        assert done.read_text() == "5\n"
