@@ -46,7 +46,9 @@ def check(limits: ResourceLimits) -> None:
         )
 
 
-def rlimits(limits: ResourceLimits) -> list[tuple[int, tuple[int, int]]]:
+def rlimits(
+    limits: ResourceLimits, open_files: int | None = None
+) -> list[tuple[int, tuple[int, int]]]:
     """Return what to hand to `resource.setrlimit`; never more than we have ourselves."""
     wanted = [(resource.RLIMIT_CORE, 0, 0)]
     if limits.memory_limit_bytes is not None:
@@ -58,6 +60,9 @@ def rlimits(limits: ResourceLimits) -> list[tuple[int, tuple[int, int]]]:
         wanted.append((resource.RLIMIT_CPU, seconds, seconds + 1))
     if limits.disk_limit_bytes is not None:
         wanted.append((resource.RLIMIT_FSIZE, *(limits.disk_limit_bytes,) * 2))
+    if open_files is not None:
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        wanted.append((resource.RLIMIT_NOFILE, open_files, most))
     found = []
     for which, soft, hard in wanted:
         most = resource.getrlimit(which)[1]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -182,11 +183,13 @@ def _command(
     program = os.path.join(place, argv[0]) if "/" in argv[0] else argv[0]
     if shutil.which(program, path=environment.get("PATH")) is None:
         raise FileNotFoundError(f"expected a program that can be run, got {argv[0]!r}")
+    open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return Command(
         argv=tuple(argv),
         directory=place,
         env=environment,
         readiness=readiness,
+        open_files=None if open_files == resource.RLIM_INFINITY else open_files,
         **settings,  # type: ignore[arg-type]
     )
 

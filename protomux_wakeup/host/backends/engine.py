@@ -48,6 +48,8 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
         grace: seconds between SIGTERM and SIGKILL. Plane's is 10.
         log_size: bytes of its stdout and stderr that are kept: of the last that it has written.
         processes: that it may have at once, itself included.
+        open_files: descriptors that each of its processes may have, where that is less than the
+            hard limit; as many as the manager without it.
     """
 
     argv: tuple[str, ...]
@@ -58,6 +60,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     grace: float = 10.0
     log_size: int = 1024 * 1024
     processes: int = 512
+    open_files: int | None = None
 
 
 class News(NamedTuple):

@@ -50,7 +50,7 @@ class Program(msgspec.Struct, frozen=True):
             command.argv,
             command.directory,
             environment(launch, command, port, ready_path),
-            rlimits(limits_of(launch)),
+            rlimits(limits_of(launch), command.open_files),
         )
 
 

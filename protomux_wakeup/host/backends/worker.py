@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any, Final
@@ -42,6 +43,11 @@ STATE: Final = "state"
 
 _SUFFIX: Final = ".backends"
 _LONGEST_NAME: Final = 32 - len(_SUFFIX)
+
+OPEN_FILES: Final = 32_768
+"""Descriptors of the manager: the proxy has two for each connection, and the usual 1,024 would do
+for few. Commands have as many as who asked for them (`Command.open_files`): a program with select(2)
+must not have more than 1,024."""
 
 GRACE: Final = 30.0
 """Seconds that what a process wants to be run outlives its connection: it may come back to the next
@@ -101,6 +107,7 @@ async def main(worker: Worker) -> None:
     Raises StoreFailed where the file of backends cannot be used, Superseded where there was a
     manager of a later term, EndpointError where a listener cannot be.
     """
+    _raise_open_files()
     options = msgspec.convert(dict(worker.options), Options)
     state = private_directory(state_directory(options.host, {"state": options.state}))
     meeting = host_path(f"{options.host}.monitors", options.directory)
@@ -136,6 +143,14 @@ async def main(worker: Worker) -> None:
         clients = _Clients(worker, manager, trigger, token)
         stack.push_async_callback(clients.close)
         await worker.serve()
+
+
+def _raise_open_files() -> None:
+    """Let this process have `OPEN_FILES`, or as many as it may."""
+    before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if most == resource.RLIM_INFINITY else min(OPEN_FILES, most)
+    if before != resource.RLIM_INFINITY and before < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 class _Clients:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -336,6 +337,25 @@ async def test_who_leaves_while_the_manager_is_replaced_leaves_nothing(
         await on.ends(130)
     assert not is_running(pid)
     await runner.is_left()
+
+
+async def test_the_manager_has_many_descriptors_and_a_command_has_its_own(
+    runner: Runner, peer: RemotePeer
+) -> None:
+    before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (300, most))
+    try:
+        async with runner.on("sh", "-c", 'ulimit -Sn > "$OUT"') as on:
+            await watching(on, peer)
+            peer.announce((key(1), 1))
+            await state(on, "terminated")
+            assert runner.out.read_text() == "300\n"
+            manager = int((runner.runtime / "default.backends/worker.lock").read_text().split()[1])
+            assert resource.prlimit(manager, resource.RLIMIT_NOFILE)[0] == min(32_768, most)
+            on.signal(signal.SIGINT)
+            await on.ends(130)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before, most))
 
 
 async def test_a_short_command_is_started_again_at_once(runner: Runner, peer: RemotePeer) -> None:
