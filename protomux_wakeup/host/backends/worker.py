@@ -46,8 +46,8 @@ _LONGEST_NAME: Final = 32 - len(_SUFFIX)
 
 OPEN_FILES: Final = 32_768
 """Descriptors of the manager: the proxy has two for each connection, and the usual 1,024 would do
-for few. Commands have as many as who asked for them (`Command.open_files`): a program with select(2)
-must not have more than 1,024."""
+for few. Commands have as many as who asked for them (`Command.open_files`): a program that uses
+select(2) must not have more than 1,024."""
 
 GRACE: Final = 30.0
 """Seconds that what a process wants to be run outlives its connection: it may come back to the next
