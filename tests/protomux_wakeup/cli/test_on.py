@@ -73,6 +73,11 @@ class Runner:
         return self.on(*command, options=options)
 
     @property
+    def manager(self) -> int:
+        """The pid of the manager."""
+        return int((self.runtime / "default.backends/worker.lock").read_text().split()[1])
+
+    @property
     def lines(self) -> list[list[str]]:
         """What the journal says."""
         return [line.split() for line in self.out.read_text().splitlines()]
@@ -331,7 +336,7 @@ async def test_who_leaves_while_the_manager_is_replaced_leaves_nothing(
         while not (runner.out.exists() and runner.out.read_text()):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         pid = int(runner.out.read_text())
-        manager = int((runner.runtime / "default.backends/worker.lock").read_text().split()[1])
+        manager = runner.manager
         os.kill(manager, signal.SIGKILL)
         on.signal(signal.SIGINT)
         await on.ends(130)
@@ -350,7 +355,7 @@ async def test_the_manager_has_many_descriptors_and_a_command_has_its_own(
             peer.announce((key(1), 1))
             await state(on, "terminated")
             assert runner.out.read_text() == "300\n"
-            manager = int((runner.runtime / "default.backends/worker.lock").read_text().split()[1])
+            manager = runner.manager
             assert resource.prlimit(manager, resource.RLIMIT_NOFILE)[0] == min(32_768, most)
             on.signal(signal.SIGINT)
             await on.ends(130)
@@ -384,7 +389,7 @@ async def test_a_command_outlives_its_manager(runner: Runner, peer: RemotePeer) 
         await watching(on, peer)
         peer.announce((key(1), 1))
         await state(on, "ready")
-        manager = int((runner.runtime / "default.backends/worker.lock").read_text().split()[1])
+        manager = runner.manager
         os.kill(manager, signal.SIGKILL)
         peer.announce((key(2), 2))
         await state(on, "terminated")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.protomux_wakeup.host.backends.stage import Stage, pids_of, until
+from tests.protomux_wakeup.host.backends.world import World, opened
 
 
 @pytest.fixture
@@ -21,3 +22,10 @@ async def stage(place: Path) -> AsyncIterator[Stage]:
         os.kill(pid, signal.SIGKILL)
     assert left == []
     await until(lambda: not stage.directory.exists() or not stage.files())  # the last monitors end
+
+
+@pytest.fixture
+async def world(place: Path) -> AsyncIterator[World]:
+    """A manager over a local engine."""
+    async with opened(place) as world:
+        yield world

@@ -119,12 +119,6 @@ async def api(
         yield Api(world, urls, session)
 
 
-@pytest.fixture
-async def world(place: Path) -> AsyncIterator[World]:
-    async with opened(place) as world:
-        yield world
-
-
 async def events(answer: aiohttp.ClientResponse) -> AsyncIterator[tuple[str, Any]]:
     """Yield id and JSON of each event."""
     assert answer.content_type == "text/event-stream"

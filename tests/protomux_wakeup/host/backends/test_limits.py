@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -29,7 +28,6 @@ from tests.protomux_wakeup.host.backends.world import (
     URLS,
     World,
     news,
-    opened,
     reach,
     request,
     seen,
@@ -38,12 +36,6 @@ from tests.protomux_wakeup.host.disk import full_disk
 
 READY = BackendStatus.READY
 TERMINATED = BackendStatus.TERMINATED
-
-
-@pytest.fixture
-async def world(place: Path) -> AsyncIterator[World]:
-    async with opened(place) as world:
-        yield world
 
 
 async def swept(manager: Manager, backend_id: str) -> None:

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,7 +35,6 @@ from tests.protomux_wakeup.host.backends.world import (
     URLS,
     World,
     news,
-    opened,
     reach,
     request,
     seen,
@@ -45,12 +42,6 @@ from tests.protomux_wakeup.host.backends.world import (
 
 READY = BackendStatus.READY
 TERMINATED = BackendStatus.TERMINATED
-
-
-@pytest.fixture
-async def world(place: Path) -> AsyncIterator[World]:
-    async with opened(place) as world:
-        yield world
 
 
 # Keys

@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -17,15 +16,9 @@ from protomux_wakeup.host.backends.overview import Changes, Moved, Service, Sigh
 from protomux_wakeup.host.backends.serving import serving
 from protomux_wakeup.host.backends.types import BackendStatus
 from protomux_wakeup.host.errors import LeaderLost
-from tests.protomux_wakeup.host.backends.world import World, opened, reach, request
+from tests.protomux_wakeup.host.backends.world import World, reach, request
 
 Seen = AsyncGenerator[tuple[int, Sight]]
-
-
-@pytest.fixture
-async def world(place: Path) -> AsyncIterator[World]:
-    async with opened(place) as world:
-        yield world
 
 
 @asynccontextmanager

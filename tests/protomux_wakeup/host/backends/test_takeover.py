@@ -6,7 +6,7 @@ import asyncio
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,12 +36,6 @@ from tests.protomux_wakeup.host.backends.world import (
 
 READY = BackendStatus.READY
 TERMINATED = BackendStatus.TERMINATED
-
-
-@pytest.fixture
-async def world(place: Path) -> AsyncIterator[World]:
-    async with opened(place) as world:
-        yield world
 
 
 # One after the other
